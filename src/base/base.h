@@ -1,0 +1,33 @@
+/* The database file itself, as stock SQLite knows it. While it is in use it holds older versions of its pages; only
+ * the checkpointer writes it (I4).
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_BASE_H
+#define THR_BASE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*   field    writer                 guard
+ *   bytes    checkpointer           atomic: size of the file
+ *   at       first who fetches      map_lock, then atomic: the mapping lives until the file is closed */
+struct thr_base {
+    int fd;
+    bool writable;
+    _Atomic int64_t bytes;
+    _Atomic(uint8_t *) at;
+    size_t map_bytes;
+    _Atomic uint32_t map_lock;
+};
+
+/* Reads up to the end of the file; what lies past it reads as zeros. SQLITE_OK, SQLITE_IOERR_READ. */
+int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset);
+/* A pointer into the file's mapping, or NULL if it cannot be had (past the end, no address space). */
+const uint8_t *thr_base_fetch(struct thr_base *base, size_t bytes, int64_t offset);
+int thr_base_write(struct thr_base *base, const void *from, size_t bytes, int64_t offset);
+int thr_base_truncate(struct thr_base *base, int64_t bytes);
+void thr_base_close(struct thr_base *base); /* the descriptor stays open: it belongs to the caller */
+
+#endif

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: MIT */
+#include "recover.h"
+
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../log/log.h"
+#include "../os/os.h"
+#include "../os/point.h"
+#include "../space/space.h"
+#include "stock.h"
+
+struct file_list {
+    uint64_t *numbers; /* of log segments, ascending */
+    size_t count, capacity;
+    char *foreign; /* where to put the name of a file that is not ours */
+    size_t foreign_bytes;
+    bool found_foreign;
+};
+
+static bool parse_segment_name(const char *name, uint64_t *number_out)
+{
+    char *end;
+
+    if (strncmp(name, "log-", 4) != 0 || name[4] < '0' || name[4] > '9')
+        return false;
+    *number_out = strtoull(name + 4, &end, 10);
+    return *end == '\0';
+}
+
+static int note_file(void *ctx, const char *name)
+{
+    struct file_list *list = ctx;
+    uint64_t number;
+
+    if (!parse_segment_name(name, &number)) {
+        if (strcmp(name, "heap") != 0 && strcmp(name, "shm") != 0 && strncmp(name, "scratch-", 8) != 0) {
+            list->found_foreign = true;
+            if (list->foreign != NULL)
+                snprintf(list->foreign, list->foreign_bytes, "%s", name);
+        }
+        return 0;
+    }
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity > 0 ? list->capacity * 2 : 16;
+        uint64_t *at = thr_os_realloc(list->numbers, capacity * sizeof *at);
+
+        if (at == NULL)
+            return SQLITE_NOMEM;
+        list->numbers = at;
+        list->capacity = capacity;
+    }
+    list->numbers[list->count++] = number;
+    return 0;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static int list_files(const char *directory, struct file_list *list)
+{
+    int rc = thr_os_list(directory, note_file, list);
+
+    if (list->count > 1)
+        qsort(list->numbers, list->count, sizeof *list->numbers, ascending);
+    return rc;
+}
+
+/* A segment of the log that is being recovered. */
+struct piece {
+    uint8_t *at;
+    size_t bytes;
+    struct thr_segment_head head;
+    bool damaged; /* bytes where a header should be, but no header */
+};
+
+static void piece_close(struct piece *piece)
+{
+    if (piece->at != NULL)
+        thr_os_unmap(piece->at, piece->bytes);
+    memset(piece, 0, sizeof *piece);
+}
+
+/* SQLITE_OK with piece->at NULL if there is no segment in the file. */
+static int piece_open(const char *directory, uint64_t number, struct piece *piece)
+{
+    static const uint8_t ZEROS[8];
+    char *path = thr_log_path(directory, number);
+    struct thr_stat stat;
+    void *at = NULL;
+    int fd = -1, rc;
+
+    memset(piece, 0, sizeof *piece);
+    if (path == NULL)
+        return SQLITE_NOMEM;
+    rc = thr_os_open(path, THR_OPEN_READ, 0, &fd, NULL);
+    thr_os_free(path);
+    if (rc != SQLITE_OK)
+        return rc;
+    rc = thr_os_fstat(fd, &stat);
+    if (rc == SQLITE_OK && stat.bytes >= (int64_t)sizeof piece->head) {
+        rc = thr_os_map(fd, (size_t)stat.bytes, false, &at);
+        if (rc == SQLITE_OK) {
+            piece->at = at;
+            piece->bytes = (size_t)stat.bytes;
+            memcpy(&piece->head, at, sizeof piece->head);
+            piece->damaged = memcmp(at, ZEROS, sizeof ZEROS) != 0;
+            if (!thr_segment_check(at, piece->bytes) || piece->head.number != number) {
+                bool damaged = piece->damaged;
+
+                piece_close(piece);
+                piece->damaged = damaged;
+            } else {
+                piece->damaged = false;
+            }
+        }
+    }
+    thr_os_close(fd);
+    return rc;
+}
+
+int thr_recover_inspect(const char *directory, char *name_out, size_t name_bytes)
+{
+    struct file_list list = {.foreign = name_out, .foreign_bytes = name_bytes};
+    struct piece piece;
+    bool whole = false, damaged = false;
+    int rc = list_files(directory, &list);
+
+    if (rc == SQLITE_OK && list.found_foreign)
+        rc = SQLITE_CANTOPEN;
+    for (size_t i = 0; i < list.count && rc == SQLITE_OK; i++) {
+        if ((rc = piece_open(directory, list.numbers[i], &piece)) == SQLITE_OK) {
+            whole = whole || piece.at != NULL;
+            if (piece.damaged && !whole) {
+                damaged = true;
+                snprintf(name_out, name_bytes, "log-%" PRIu64, list.numbers[i]);
+            }
+            piece_close(&piece);
+        }
+    }
+    if (rc == SQLITE_OK && damaged)
+        rc = SQLITE_CORRUPT; /* the log does not begin with a segment that we can read: commits may be lost */
+    thr_os_free(list.numbers);
+    return rc;
+}
+
+/* Calls `fn` for each whole record, in order, and `begin` for each segment. */
+static int each_record(const char *directory, const struct file_list *list,
+                       int (*begin)(void *ctx, const uint8_t *segment, const struct thr_segment_head *head),
+                       int (*fn)(void *ctx, const uint8_t *record, const struct thr_record_head *head), void *ctx)
+{
+    struct thr_record_head record;
+    struct piece piece;
+    uint64_t number = 0, seq = 0, at;
+    int rc = SQLITE_OK;
+
+    for (size_t i = 0; i < list->count && rc == SQLITE_OK; i++) {
+        if (number != 0 && list->numbers[i] != number + 1)
+            break;
+        if ((rc = piece_open(directory, list->numbers[i], &piece)) != SQLITE_OK)
+            break;
+        if (piece.at == NULL) {
+            if (number != 0)
+                break; /* made, and not begun yet */
+            continue;  /* recycled, and not used again yet */
+        }
+        if (number != 0 && piece.head.first_seq != seq) {
+            piece_close(&piece);
+            break;
+        }
+        number = list->numbers[i];
+        seq = piece.head.first_seq;
+        rc = begin(ctx, piece.at, &piece.head);
+        for (at = piece.head.records_at;
+             rc == SQLITE_OK && thr_record_check(piece.at + at, piece.bytes - at, piece.head.salt, seq);
+             at += record.bytes, seq++) {
+            memcpy(&record, piece.at + at, sizeof record);
+            rc = fn(ctx, piece.at + at, &record);
+        }
+        piece_close(&piece);
+    }
+    return rc;
+}
+
+struct replay {
+    struct thr_base *base;
+    struct thr_recovery *out;
+    bool any; /* there is a segment */
+    /* as of the last record seen */
+    uint32_t page_size, page_count, format, change_base;
+    uint64_t seq;
+    bool list_in_file; /* after a resize the file's own free list is the true one */
+    /* free pages, a byte each */
+    uint8_t *is_free;
+    uint32_t is_free_count;
+    /* the file, mapped */
+    uint8_t *at;
+    int64_t map_bytes, max_bytes;
+    uint32_t record_page_size;
+};
+
+static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_segment_head *head)
+{
+    struct replay *replay = ctx;
+
+    (void)segment;
+    replay->any = true;
+    if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
+        replay->max_bytes = (int64_t)head->page_count * head->page_size;
+    return SQLITE_OK;
+}
+
+static int measure_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)
+{
+    struct replay *replay = ctx;
+
+    (void)record;
+    if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
+        replay->max_bytes = (int64_t)head->page_count * head->page_size;
+    replay->out->commits++;
+    replay->out->log_bytes += head->bytes;
+    return SQLITE_OK;
+}
+
+static int free_room(struct replay *replay, uint32_t page_count)
+{
+    uint32_t count = replay->is_free_count > 0 ? replay->is_free_count : 1024;
+    uint8_t *at;
+
+    if (page_count < replay->is_free_count)
+        return SQLITE_OK;
+    while (count <= page_count)
+        count = count < UINT32_MAX / 2 ? count * 2 : UINT32_MAX;
+    if ((at = thr_os_realloc(replay->is_free, count)) == NULL)
+        return SQLITE_NOMEM;
+    memset(at + replay->is_free_count, 0, count - replay->is_free_count);
+    replay->is_free = at;
+    replay->is_free_count = count;
+    return SQLITE_OK;
+}
+
+static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segment_head *head)
+{
+    struct replay *replay = ctx;
+    const struct thr_page_run *runs = (const struct thr_page_run *)(const void *)(segment + sizeof *head);
+    int rc;
+
+    replay->page_size = head->page_size;
+    replay->page_count = head->page_count;
+    replay->format = head->format;
+    replay->change_base = head->change_base;
+    replay->seq = head->first_seq - 1;
+    replay->list_in_file = false;
+    if ((rc = free_room(replay, head->page_count)) != SQLITE_OK)
+        return rc;
+    memset(replay->is_free, 0, replay->is_free_count);
+    for (uint32_t i = 0; i < head->run_count; i++) {
+        if (runs[i].first < 2 || runs[i].count > head->page_count || runs[i].first + runs[i].count > head->page_count + 1)
+            return SQLITE_CORRUPT;
+        memset(replay->is_free + runs[i].first, 1, runs[i].count);
+    }
+    return SQLITE_OK;
+}
+
+static int replay_range(void *ctx, uint32_t pgno, bool fresh, uint32_t offset, const uint8_t *bytes,
+                        uint32_t range_bytes)
+{
+    struct replay *replay = ctx;
+    int64_t at = (int64_t)(pgno - 1) * replay->record_page_size;
+
+    if (at + replay->record_page_size > replay->map_bytes)
+        return SQLITE_CORRUPT;
+    if (fresh)
+        memset(replay->at + at, 0, replay->record_page_size);
+    else
+        memcpy(replay->at + at + offset, bytes, range_bytes);
+    return SQLITE_OK;
+}
+
+static int replay_space(struct replay *replay, const uint8_t *record, const struct thr_record_head *head)
+{
+    const uint32_t *taken = thr_record_taken(record), *freed = thr_record_freed(record);
+    uint32_t lock_page = thr_lock_page(head->page_size);
+    int rc = free_room(replay, head->page_count);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    if ((head->flags & THR_RECORD_REWRITE) != 0)
+        memset(replay->is_free, 0, replay->is_free_count);
+    else if (head->format == 2)
+        for (uint32_t pgno = replay->page_count + 1; pgno <= head->page_count; pgno++)
+            replay->is_free[pgno] = pgno != lock_page;
+    for (uint32_t i = 0; i < head->taken_count; i++) {
+        if (taken[i] > head->page_count)
+            return SQLITE_CORRUPT;
+        replay->is_free[taken[i]] = 0;
+    }
+    for (uint32_t i = 0; i < head->freed_count; i++) {
+        if (freed[i] > head->page_count)
+            return SQLITE_CORRUPT;
+        replay->is_free[freed[i]] = 1;
+    }
+    return SQLITE_OK;
+}
+
+static int replay_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)
+{
+    struct replay *replay = ctx;
+    int rc;
+
+    THR_POINT("recover");
+    replay->record_page_size = head->page_size;
+    if ((rc = thr_record_each(record, replay_range, replay)) != SQLITE_OK ||
+        (rc = replay_space(replay, record, head)) != SQLITE_OK)
+        return rc;
+    if ((head->flags & THR_RECORD_RESIZE) != 0)
+        replay->list_in_file = true;
+    replay->page_size = head->page_size;
+    replay->page_count = head->page_count;
+    replay->format = head->format;
+    replay->seq = head->seq;
+    return SQLITE_OK;
+}
+
+static int finish(struct replay *replay)
+{
+    struct thr_stock_header header;
+    struct thr_pages pages = {0};
+    int rc = SQLITE_OK;
+
+    if (replay->page_count == 0)
+        return SQLITE_OK;
+    if (replay->list_in_file) { /* all that is missing is the length of the file */
+        if ((rc = thr_stock_header_read(replay->base, &header)) != SQLITE_OK)
+            return rc;
+        return header.foreign ? SQLITE_CORRUPT
+                              : thr_base_truncate(replay->base, (int64_t)header.page_count * header.page_size);
+    }
+    for (uint32_t pgno = 2; pgno <= replay->page_count && replay->format == 2 && rc == SQLITE_OK; pgno++)
+        if (replay->is_free[pgno])
+            rc = thr_pages_add(&pages, pgno);
+    if (rc == SQLITE_OK)
+        rc = thr_stock_finish(replay->base, replay->page_size, replay->page_count, &pages, replay->format == 2,
+                              replay->change_base + (uint32_t)replay->seq);
+    thr_os_free(pages.at);
+    return rc;
+}
+
+static int map_file(struct replay *replay)
+{
+    int64_t bytes = atomic_load(&replay->base->bytes);
+    void *at = NULL;
+    int rc;
+
+    if (bytes < replay->max_bytes)
+        bytes = replay->max_bytes;
+    if (bytes == 0)
+        return SQLITE_OK;
+    /* The space first: a store into a hole of a full disk would be SIGBUS. */
+    if ((rc = thr_os_allocate(replay->base->fd, 0, bytes)) != SQLITE_OK ||
+        (rc = thr_os_map(replay->base->fd, (size_t)bytes, true, &at)) != SQLITE_OK)
+        return rc;
+    replay->at = at;
+    replay->map_bytes = bytes;
+    atomic_store(&replay->base->bytes, bytes);
+    return SQLITE_OK;
+}
+
+int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_recovery *out)
+{
+    struct file_list list = {0};
+    struct replay replay = {.base = base, .out = out};
+    int rc;
+
+    memset(out, 0, sizeof *out);
+    if ((rc = list_files(directory, &list)) == SQLITE_OK)
+        rc = each_record(directory, &list, measure_begin, measure_record, &replay);
+    if (rc == SQLITE_OK && replay.any && out->commits > 0) {
+        if ((rc = map_file(&replay)) == SQLITE_OK)
+            rc = each_record(directory, &list, replay_begin, replay_record, &replay);
+        if (rc == SQLITE_OK)
+            rc = finish(&replay);
+        if (rc == SQLITE_OK)
+            rc = thr_os_sync(base->fd);
+        out->page_count = replay.page_count;
+    } else if (rc == SQLITE_OK && replay.any) {
+        /* No commit since the segment began. If it is not the log's first one, what it says of the free list is not
+         * in the file yet. */
+        rc = each_record(directory, &list, replay_begin, replay_record, &replay);
+        if (rc == SQLITE_OK && replay.seq > 1)
+            rc = finish(&replay);
+        if (rc == SQLITE_OK)
+            rc = thr_os_sync(base->fd);
+    }
+    if (replay.at != NULL)
+        thr_os_unmap(replay.at, (size_t)replay.map_bytes);
+    thr_os_free(replay.is_free);
+    thr_os_free(list.numbers);
+    return rc;
+}
+
+struct removal {
+    const char *directory;
+    char *path;
+    size_t path_bytes;
+};
+
+static int remove_other(void *ctx, const char *name)
+{
+    struct removal *removal = ctx;
+    uint64_t number;
+
+    if (parse_segment_name(name, &number) ||
+        (strcmp(name, "heap") != 0 && strcmp(name, "shm") != 0 && strncmp(name, "scratch-", 8) != 0))
+        return 0;
+    snprintf(removal->path, removal->path_bytes, "%s/%s", removal->directory, name);
+    thr_os_unlink(removal->path);
+    return 0;
+}
+
+int thr_recover_remove(const char *directory)
+{
+    struct file_list list = {0};
+    struct removal removal = {.directory = directory, .path_bytes = strlen(directory) + 300};
+    int rc = list_files(directory, &list);
+
+    if (rc == SQLITE_OK && (removal.path = thr_os_alloc(removal.path_bytes)) == NULL)
+        rc = SQLITE_NOMEM;
+    for (size_t i = 0; i < list.count && rc == SQLITE_OK; i++) {
+        char *path = thr_log_path(directory, list.numbers[i]);
+
+        rc = path == NULL ? SQLITE_NOMEM : thr_os_unlink(path);
+        thr_os_free(path);
+        THR_POINT("remove");
+    }
+    if (rc == SQLITE_OK) {
+        thr_os_list(directory, remove_other, &removal);
+        rc = thr_os_rmdir(directory);
+    }
+    thr_os_free(removal.path);
+    thr_os_free(list.numbers);
+    return rc;
+}

@@ -1,0 +1,223 @@
+/* Reclamation: which superseded frames can no snapshot see (I3)?
+ *
+ * A frame of sequence v that was superseded at w is the version that snapshots v .. w-1 see. Snapshots still to be
+ * taken are at commit_seq or later, so at w or later. It can go, even from the middle of a chain, as soon as no
+ * snapshot in use lies in between: a reader that stays open for an hour holds back one frame of each page, however
+ * often the page is written.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+
+#include "../os/assert.h"
+#include "../os/os.h"
+#include "../os/point.h"
+#include "heap.h"
+
+enum { SNAPSHOTS_MAX = 512 };
+
+/* The snapshots in use, ascending. With more than SNAPSHOTS_MAX of them, `all_from` covers the rest. */
+struct in_use {
+    uint64_t seq[SNAPSHOTS_MAX];
+    uint32_t count;
+    uint64_t floor;    /* the oldest */
+    uint64_t all_from; /* every sequence from here on counts as in use */
+};
+
+static int by_seq(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void note_snapshot(struct in_use *use, uint64_t seq)
+{
+    if (seq == 0)
+        return;
+    if (seq < use->floor)
+        use->floor = seq;
+    if (use->count < SNAPSHOTS_MAX)
+        use->seq[use->count++] = seq;
+    else if (seq < use->all_from)
+        use->all_from = seq;
+}
+
+static void snapshots_in_use(const struct thr_shm *shm, struct in_use *use)
+{
+    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
+
+    use->count = 0;
+    use->floor = use->all_from = UINT64_MAX;
+    /* A snapshot announced after this scan is at the current sequence or later, and its reader looks at the page map
+     * only after it has announced it: seq_cst on both sides (pairs with thr_snapshot_take()). */
+    for (uint32_t i = 0; i < high; i++)
+        note_snapshot(use, atomic_load_explicit(&thr_shm_slot(shm, i)->snapshot, memory_order_seq_cst));
+    note_snapshot(use, atomic_load_explicit(&shm->head->checkpoint_snapshot, memory_order_seq_cst));
+    if (use->count > 1)
+        qsort(use->seq, use->count, sizeof use->seq[0], by_seq);
+}
+
+uint64_t thr_oldest_snapshot(const struct thr_shm *shm, uint64_t if_none)
+{
+    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
+    uint64_t oldest = if_none, seq;
+
+    for (uint32_t i = 0; i < high; i++) {
+        seq = atomic_load_explicit(&thr_shm_slot(shm, i)->snapshot, memory_order_seq_cst);
+        if (seq != 0 && seq < oldest)
+            oldest = seq;
+    }
+    return oldest;
+}
+
+/* Whether some snapshot in use lies in [from, to). */
+static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
+{
+    uint32_t low = 0, high = use->count;
+
+    if (to > use->all_from)
+        return true;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+
+        if (use->seq[middle] < from)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < use->count && use->seq[low] < to;
+}
+
+/* Take `index` out of its page's chain. Two neighbours must not be unlinked at once, hence the lock; it is held for
+ * a few loads, and whoever finds it taken comes back later. Publication at the head of the chain goes on meanwhile. */
+static bool unlink_frame(struct thr_heap *heap, uint32_t index)
+{
+    struct thr_frame *frame = thr_heap_frame(heap, index);
+    uint32_t pgno = atomic_load_explicit(&frame->pgno, memory_order_relaxed) & ~THR_PGNO_FREE;
+    _Atomic uint8_t *lock = &heap->shm->head->unlink_lock[pgno % THR_UNLINK_LOCKS];
+    uint32_t at;
+
+    if (atomic_exchange_explicit(lock, 1, memory_order_acquire) != 0) /* pairs with the release below */
+        return false;
+    at = atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire); /* pairs with publish() */
+    for (;;) {
+        struct thr_frame *newer;
+
+        THR_ASSERT(at != 0 && at != index);
+        newer = thr_heap_frame(heap, at);
+        at = atomic_load_explicit(&newer->older, memory_order_acquire);
+        if (at == index) {
+            atomic_store_explicit(&newer->older, atomic_load_explicit(&frame->older, memory_order_relaxed),
+                                  memory_order_release); /* pairs with thr_version_find() */
+            break;
+        }
+    }
+    atomic_store_explicit(lock, 0, memory_order_release);
+    return true;
+}
+
+static bool reclaim_one(struct thr_heap *heap, struct thr_frames *own, const struct in_use *use, uint32_t index,
+                        bool *visible_out)
+{
+    struct thr_frame *frame = thr_heap_frame(heap, index);
+    uint64_t from = atomic_load_explicit(&frame->seq, memory_order_relaxed);
+    uint64_t to = atomic_load_explicit(&frame->superseded, memory_order_relaxed);
+
+    *visible_out = seen(use, from, to);
+    if (*visible_out || !unlink_frame(heap, index))
+        return false;
+    thr_frame_give(heap, own, index);
+    return true;
+}
+
+uint32_t thr_frames_reclaim(struct thr_heap *heap, struct thr_frames *own)
+{
+    struct in_use use;
+    uint32_t index, next, freed = 0, *link;
+    bool visible;
+
+    if (own->young_head == 0 && own->pinned == 0)
+        return 0;
+    THR_POINT("reclaim");
+    snapshots_in_use(heap->shm, &use);
+    if (own->pinned != 0 && use.floor != own->pinned_floor) {
+        own->pinned_floor = use.floor;
+        for (link = &own->pinned; (index = *link) != 0;) {
+            next = thr_heap_frame(heap, index)->garbage_next;
+            if (reclaim_one(heap, own, &use, index, &visible)) {
+                *link = next;
+                freed++;
+            } else {
+                link = &thr_heap_frame(heap, index)->garbage_next;
+            }
+        }
+    }
+    index = own->young_head;
+    own->young_head = own->young_tail = 0;
+    for (; index != 0; index = next) {
+        next = thr_heap_frame(heap, index)->garbage_next;
+        if (reclaim_one(heap, own, &use, index, &visible)) {
+            freed++;
+        } else if (visible && atomic_load_explicit(&thr_heap_frame(heap, index)->seq, memory_order_relaxed) <=
+                                  use.floor) {
+            /* Only the oldest snapshot's end can free it: do not look again before that. */
+            thr_heap_frame(heap, index)->garbage_next = own->pinned;
+            own->pinned = index;
+            own->pinned_floor = use.floor;
+        } else {
+            thr_frame_retire(heap, own, index);
+        }
+    }
+    return freed;
+}
+
+uint32_t thr_version_find(const struct thr_heap *heap, uint32_t pgno, uint64_t seq, bool *free_out)
+{
+    const _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
+    uint32_t index, older, marked;
+    uint64_t frame_seq;
+
+    if (newest == NULL || heap->at == NULL)
+        return 0;
+again:
+    index = atomic_load_explicit(newest, memory_order_seq_cst); /* after the snapshot was announced */
+    while (index != 0) {
+        const struct thr_frame *frame = thr_heap_frame(heap, index);
+
+        frame_seq = atomic_load_explicit(&frame->seq, memory_order_acquire); /* pairs with publish() */
+        if (frame_seq <= seq) {
+            marked = atomic_load_explicit(&frame->pgno, memory_order_relaxed);
+            if ((marked & ~THR_PGNO_FREE) != pgno) /* used again for another page under us */
+                goto again;
+            if (free_out != NULL)
+                *free_out = (marked & THR_PGNO_FREE) != 0;
+            return index;
+        }
+        older = atomic_load_explicit(&frame->older, memory_order_acquire);
+        marked = atomic_load_explicit(&frame->pgno, memory_order_acquire);
+        if (frame_seq == THR_FRAME_PRIVATE || (marked & ~THR_PGNO_FREE) != pgno ||
+            atomic_load_explicit(&frame->seq, memory_order_relaxed) != frame_seq)
+            goto again;
+        index = older;
+    }
+    return 0;
+}
+
+uint64_t thr_version_newest_seq(const struct thr_heap *heap, uint32_t pgno)
+{
+    const _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
+    uint32_t index;
+    uint64_t seq;
+
+    if (newest == NULL || heap->at == NULL)
+        return 0;
+    /* The newest frame of a page is never reclaimed, but while we look it may become the second newest and go. */
+    for (;;) {
+        index = atomic_load_explicit(newest, memory_order_acquire); /* pairs with publish() */
+        if (index == 0)
+            return 0;
+        seq = atomic_load_explicit(&thr_heap_frame(heap, index)->seq, memory_order_acquire);
+        if (index == atomic_load_explicit(newest, memory_order_relaxed) && seq != THR_FRAME_PRIVATE)
+            return seq;
+    }
+}

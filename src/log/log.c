@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+#include "log.h"
+
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "../os/assert.h"
+#include "../os/os.h"
+#include "../os/point.h"
+
+_Static_assert(sizeof(struct thr_segment_head) == 80, "a file format");
+
+char *thr_log_path(const char *directory, uint64_t number)
+{
+    size_t bytes = strlen(directory) + 32;
+    char *path = thr_os_alloc(bytes);
+
+    if (path != NULL)
+        snprintf(path, bytes, "%s/log-%" PRIu64, directory, number);
+    return path;
+}
+
+static void segment_free(struct thr_segment *segment)
+{
+    if (segment == NULL)
+        return;
+    if (segment->at != NULL)
+        thr_os_unmap(segment->at, segment->bytes);
+    if (segment->fd >= 0)
+        thr_os_close(segment->fd);
+    thr_os_free(segment);
+}
+
+static void segment_delete(struct thr_log *log, struct thr_segment *segment)
+{
+    char *path = thr_log_path(log->directory, segment->number);
+
+    if (path != NULL)
+        thr_os_unlink(path);
+    thr_os_free(path);
+    segment_free(segment);
+}
+
+static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, struct thr_segment **out)
+{
+    struct thr_segment *segment;
+    char *path = NULL;
+    void *at = NULL;
+    int rc = SQLITE_NOMEM;
+
+    *out = NULL;
+    if ((segment = thr_os_alloc(sizeof *segment)) == NULL)
+        return SQLITE_NOMEM;
+    segment->fd = -1;
+    segment->number = number;
+    segment->bytes = bytes;
+    if ((path = thr_log_path(log->directory, number)) == NULL)
+        goto err;
+    rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL, log->mode, &segment->fd, NULL);
+    if (rc != SQLITE_OK)
+        goto err;
+    if ((rc = thr_os_allocate(segment->fd, 0, (int64_t)bytes)) != SQLITE_OK)
+        goto err_unlink;
+    if ((rc = thr_os_map_at(segment->fd, 0, bytes, true, true, &at)) != SQLITE_OK)
+        goto err_unlink;
+    segment->at = at;
+    thr_os_free(path);
+    *out = segment;
+    return SQLITE_OK;
+
+err_unlink:
+    thr_os_unlink(path);
+err:
+    thr_os_free(path);
+    segment_free(segment);
+    return rc;
+}
+
+/* Runs of free pages up to page_count, counted, and stored if `to` is not NULL. */
+static uint32_t free_runs(const struct thr_shm *shm, uint32_t page_count, struct thr_page_run *to)
+{
+    uint32_t runs = 0, first = 0, pgno = 1;
+
+    while (pgno <= page_count) {
+        struct thr_chunk *chunk = thr_shm_chunk(shm, pgno);
+        uint64_t word = 0;
+
+        if (chunk != NULL)
+            word = atomic_load_explicit(&chunk->free[pgno % THR_CHUNK_PAGES / 64], memory_order_relaxed);
+        if ((pgno % 64 == 0 || first == 0) && (word >> (pgno % 64)) == 0 && first == 0) {
+            pgno = (pgno / 64 + 1) * 64; /* nothing free up to the next word */
+            continue;
+        }
+        if ((word >> (pgno % 64)) & 1) {
+            if (first == 0)
+                first = pgno;
+        } else if (first != 0) {
+            if (to != NULL)
+                to[runs] = (struct thr_page_run){first, pgno - first};
+            runs++;
+            first = 0;
+        }
+        pgno++;
+    }
+    if (first != 0) {
+        if (to != NULL)
+            to[runs] = (struct thr_page_run){first, page_count + 1 - first};
+        runs++;
+    }
+    return runs;
+}
+
+/* Where the first record of a segment that begins now would go. */
+static size_t records_offset(uint32_t runs)
+{
+    return (sizeof(struct thr_segment_head) + runs * sizeof(struct thr_page_run) + 63) & ~(size_t)63;
+}
+
+static uint64_t magic_word(const struct thr_segment_head *head)
+{
+    uint64_t word;
+
+    memcpy(&word, head->magic, sizeof word);
+    return word;
+}
+
+/* Make `segment` the one that is appended to. commit_lock. */
+static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint64_t first_seq, uint32_t runs)
+{
+    struct thr_head *shared = log->shm->head;
+    uint64_t seq = atomic_load_explicit(&shared->commit_seq, memory_order_relaxed);
+    uint64_t extent = atomic_load_explicit(&shared->extent[seq & 1], memory_order_relaxed);
+    struct thr_segment_head head = {.version = 1};
+    struct thr_page_run *to = (struct thr_page_run *)(void *)(segment->at + sizeof head);
+
+    memcpy(head.magic, "ThrgLog1", 8);
+    head.page_size = atomic_load_explicit(&shared->page_size, memory_order_relaxed);
+    head.number = segment->number;
+    thr_os_random(&head.salt, sizeof head.salt);
+    head.first_seq = first_seq;
+    head.page_count = (uint32_t)(extent >> 32);
+    head.format = atomic_load_explicit(&shared->format, memory_order_relaxed);
+    head.change_base = shared->change_base;
+    head.run_count = free_runs(log->shm, head.page_count, to);
+    THR_ASSERT(head.run_count == runs);
+    head.records_at = records_offset(runs);
+    head.run_hash = XXH3_64bits(to, runs * sizeof *to);
+    head.head_hash = XXH3_64bits(&head, offsetof(struct thr_segment_head, head_hash));
+    segment->salt = head.salt;
+    memset(segment->at + head.records_at, 0, sizeof(struct thr_record_head)); /* no record yet */
+    /* The magic last: a process that dies here leaves no segment rather than half a header. */
+    memcpy(segment->at + 8, (const uint8_t *)&head + 8, sizeof head - 8);
+    atomic_store_explicit((_Atomic uint64_t *)(void *)segment->at, magic_word(&head), memory_order_release);
+    log->current = segment;
+    atomic_store_explicit(&shared->log_segment, segment->number, memory_order_relaxed);
+    atomic_store_explicit(&shared->log_tail, head.records_at, memory_order_relaxed);
+}
+
+bool thr_segment_check(const uint8_t *at, size_t bytes)
+{
+    struct thr_segment_head head;
+
+    if (bytes < sizeof head)
+        return false;
+    memcpy(&head, at, sizeof head);
+    return memcmp(head.magic, "ThrgLog1", 8) == 0 && head.version == 1 &&
+           head.head_hash == XXH3_64bits(&head, offsetof(struct thr_segment_head, head_hash)) &&
+           head.records_at <= bytes && records_offset(head.run_count) == head.records_at &&
+           head.run_hash == XXH3_64bits(at + sizeof head, head.run_count * sizeof(struct thr_page_run));
+}
+
+int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directory, uint32_t mode, uint64_t number)
+{
+    struct thr_segment *segment = NULL;
+    uint64_t seq = atomic_load_explicit(&shm->head->commit_seq, memory_order_relaxed);
+    uint32_t page_count = (uint32_t)(atomic_load_explicit(&shm->head->extent[seq & 1], memory_order_relaxed) >> 32);
+    uint32_t runs;
+    size_t bytes = THR_SEGMENT_MIN;
+    int rc;
+
+    memset(log, 0, sizeof *log);
+    log->shm = shm;
+    log->mode = mode;
+    if ((log->directory = thr_os_alloc(strlen(directory) + 1)) == NULL)
+        return SQLITE_NOMEM;
+    memcpy(log->directory, directory, strlen(directory) + 1);
+    runs = free_runs(shm, page_count, NULL);
+    while (bytes < 2 * records_offset(runs))
+        bytes *= 2;
+    if ((rc = segment_make(log, number, bytes, &segment)) != SQLITE_OK) {
+        thr_os_free(log->directory);
+        log->directory = NULL;
+        return rc;
+    }
+    segment_begin(log, segment, seq + 1, runs);
+    atomic_store_explicit(&log->next_bytes, bytes < THR_SEGMENT_MAX ? bytes * 2 : bytes, memory_order_relaxed);
+    return SQLITE_OK;
+}
+
+void thr_log_close(struct thr_log *log)
+{
+    struct thr_segment *segment, *next;
+
+    for (segment = log->full; segment != NULL; segment = next) {
+        next = segment->next;
+        segment_free(segment);
+    }
+    segment_free(log->current);
+    segment_free(atomic_exchange_explicit(&log->spare, NULL, memory_order_acquire));
+    thr_os_free(log->directory);
+    memset(log, 0, sizeof *log);
+}
+
+/* Put the current segment on the list of the full ones. commit_lock. */
+static void current_is_full(struct thr_log *log, uint64_t last_seq)
+{
+    struct thr_segment *segment = log->current;
+    uint64_t records_at;
+
+    memcpy(&records_at, segment->at + offsetof(struct thr_segment_head, records_at), sizeof records_at);
+    segment->last_seq = last_seq;
+    segment->record_bytes =
+        atomic_load_explicit(&log->shm->head->log_tail, memory_order_relaxed) - records_at;
+    segment->next = NULL;
+    if (log->full_last != NULL)
+        log->full_last->next = segment;
+    else
+        log->full = segment;
+    log->full_last = segment;
+    log->current = NULL;
+}
+
+/* The current segment is too small for the record: begin another one. commit_lock. */
+static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq)
+{
+    struct thr_head *shared = log->shm->head;
+    uint64_t extent = atomic_load_explicit(&shared->extent[(seq - 1) & 1], memory_order_relaxed);
+    uint32_t runs = free_runs(log->shm, (uint32_t)(extent >> 32), NULL);
+    size_t need = records_offset(runs) + record_bytes + sizeof(struct thr_record_head);
+    size_t bytes = atomic_load_explicit(&log->next_bytes, memory_order_relaxed);
+    struct thr_segment *segment = atomic_exchange_explicit(&log->spare, NULL, memory_order_acquire);
+    int rc;
+
+    if (segment != NULL && segment->bytes < need) {
+        segment_delete(log, segment);
+        segment = NULL;
+    }
+    if (segment != NULL && segment->number != log->current->number + 1) { /* made for another number: rename */
+        char *from = thr_log_path(log->directory, segment->number);
+        char *to = thr_log_path(log->directory, log->current->number + 1);
+
+        rc = from == NULL || to == NULL ? SQLITE_NOMEM : thr_os_rename(from, to);
+        thr_os_free(from);
+        thr_os_free(to);
+        if (rc != SQLITE_OK) {
+            segment_delete(log, segment);
+            segment = NULL;
+        } else {
+            segment->number = log->current->number + 1;
+        }
+    }
+    while (bytes < need)
+        bytes *= 2;
+    if (segment == NULL && (rc = segment_make(log, log->current->number + 1, bytes, &segment)) != SQLITE_OK)
+        return rc;
+    if (atomic_load_explicit(&log->must_sync, memory_order_relaxed) != 0 &&
+        (rc = thr_os_sync(log->current->fd)) != SQLITE_OK) {
+        segment_delete(log, segment);
+        return rc;
+    }
+    current_is_full(log, seq - 1);
+    segment_begin(log, segment, seq, runs);
+    return SQLITE_OK;
+}
+
+int thr_log_append(struct thr_log *log, const struct thr_record *record, uint64_t seq)
+{
+    struct thr_head *shared = log->shm->head;
+    uint64_t tail = atomic_load_explicit(&shared->log_tail, memory_order_relaxed);
+    int rc;
+
+    if (tail + record->bytes + sizeof(struct thr_record_head) > log->current->bytes) {
+        if ((rc = segment_switch(log, record->bytes, seq)) != SQLITE_OK)
+            return rc;
+        tail = atomic_load_explicit(&shared->log_tail, memory_order_relaxed);
+    }
+    THR_POINT("log-append");
+    thr_record_seal(record, seq, log->current->salt, log->current->at + tail);
+    atomic_store_explicit(&shared->log_tail, tail + record->bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->live_bytes, record->bytes, memory_order_relaxed);
+    return SQLITE_OK;
+}
+
+void thr_log_take_back(struct thr_log *log, size_t bytes)
+{
+    struct thr_head *shared = log->shm->head;
+    uint64_t tail = atomic_load_explicit(&shared->log_tail, memory_order_relaxed) - bytes;
+
+    memset(log->current->at + tail, 0, sizeof(struct thr_record_head));
+    atomic_store_explicit(&shared->log_tail, tail, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&log->live_bytes, bytes, memory_order_relaxed);
+}
+
+void thr_log_prepare(struct thr_log *log)
+{
+    struct thr_head *shared = log->shm->head;
+    uint64_t tail = atomic_load_explicit(&shared->log_tail, memory_order_relaxed);
+    uint64_t number = atomic_load_explicit(&shared->log_segment, memory_order_relaxed);
+    size_t bytes = atomic_load_explicit(&log->next_bytes, memory_order_relaxed);
+    struct thr_segment *segment = NULL;
+    uint32_t no = 0;
+
+    if (tail < bytes / 4 || atomic_load_explicit(&log->spare, memory_order_relaxed) != NULL ||
+        !atomic_compare_exchange_strong_explicit(&log->making_spare, &no, 1, memory_order_acquire,
+                                                 memory_order_relaxed))
+        return;
+    /* A name of its own until it is used: the segment with the next number may be in use before this one is ready. */
+    if (atomic_load_explicit(&log->spare, memory_order_relaxed) == NULL &&
+        segment_make(log, number + (UINT64_C(1) << 32), bytes, &segment) == SQLITE_OK) {
+        atomic_store_explicit(&log->spare, segment, memory_order_release);
+        if (bytes < THR_SEGMENT_MAX)
+            atomic_store_explicit(&log->next_bytes, bytes * 2, memory_order_relaxed);
+    }
+    atomic_store_explicit(&log->making_spare, 0, memory_order_release);
+}
+
+int thr_log_sync(struct thr_log *log)
+{
+    struct thr_segment *segment;
+    int rc;
+
+    atomic_store_explicit(&log->must_sync, 1, memory_order_relaxed);
+    thr_mutex_lock(&log->shm->head->commit_lock, UINT64_MAX);
+    segment = log->current;
+    atomic_fetch_add_explicit(&segment->syncs, 1, memory_order_relaxed);
+    thr_mutex_unlock(&log->shm->head->commit_lock);
+    rc = thr_os_sync(segment->fd);
+    atomic_fetch_sub_explicit(&segment->syncs, 1, memory_order_release); /* pairs with thr_log_retire() */
+    return rc;
+}
+
+/* Take the oldest full segment off the list if everything in it is at or before `horizon`. */
+static struct thr_segment *take_retired(struct thr_log *log, uint64_t horizon)
+{
+    struct thr_segment *segment;
+
+    thr_mutex_lock(&log->shm->head->commit_lock, UINT64_MAX);
+    segment = log->full;
+    if (segment != NULL && segment->last_seq > horizon)
+        segment = NULL;
+    if (segment != NULL && (log->full = segment->next) == NULL)
+        log->full_last = NULL;
+    thr_mutex_unlock(&log->shm->head->commit_lock);
+    return segment;
+}
+
+void thr_log_retire(struct thr_log *log, uint64_t horizon)
+{
+    struct thr_segment *segment, *none;
+
+    while ((segment = take_retired(log, horizon)) != NULL) {
+        atomic_fetch_sub_explicit(&log->live_bytes, segment->record_bytes, memory_order_relaxed);
+        while (atomic_load_explicit(&segment->syncs, memory_order_acquire) != 0)
+            thr_os_sleep_ns(100000);
+        THR_POINT("log-retire");
+        memset(segment->at, 0, sizeof(struct thr_segment_head)); /* not a segment any more, whatever its name */
+        none = NULL;
+        if (segment->bytes != THR_SEGMENT_MAX ||
+            !atomic_compare_exchange_strong_explicit(&log->spare, &none, segment, memory_order_release,
+                                                     memory_order_relaxed))
+            segment_delete(log, segment);
+    }
+}
+
+int thr_log_restart(struct thr_log *log)
+{
+    struct thr_segment *segment, *next, *fresh = NULL;
+    uint64_t seq = atomic_load_explicit(&log->shm->head->commit_seq, memory_order_relaxed);
+    uint64_t extent = atomic_load_explicit(&log->shm->head->extent[seq & 1], memory_order_relaxed);
+    uint32_t runs = free_runs(log->shm, (uint32_t)(extent >> 32), NULL);
+    size_t bytes = THR_SEGMENT_MIN;
+    int rc;
+
+    while (bytes < 2 * records_offset(runs))
+        bytes *= 2;
+    if ((rc = segment_make(log, log->current->number + 1, bytes, &fresh)) != SQLITE_OK)
+        return rc;
+    current_is_full(log, seq);
+    for (segment = log->full; segment != NULL; segment = next) { /* oldest first */
+        next = segment->next;
+        segment_delete(log, segment);
+    }
+    log->full = log->full_last = NULL;
+    atomic_store_explicit(&log->live_bytes, 0, memory_order_relaxed);
+    segment_begin(log, fresh, seq + 1, runs);
+    return SQLITE_OK;
+}

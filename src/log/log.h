@@ -1,0 +1,109 @@
+/* The redo log: segments `log-<n>`, written through mappings in commit order, without a gap (I2).
+ *
+ * A segment is a header, the list of the pages that were free when it began, and records until the first that is not
+ * whole. Segments are made ahead of time and used again: the salt tells old bytes from new ones.
+ *
+ *   off size field
+ *     0    8 magic         "ThrgLog1"
+ *     8    4 version       1
+ *    12    4 page_size     when it began; 0: a database without a page yet
+ *    16    8 number        the n of its name
+ *    24    8 salt
+ *    32    8 first_seq     sequence of its first record
+ *    40    4 page_count    of the database before that
+ *    44    4 format        of the free list before that
+ *    48    4 change_base   struct thr_head
+ *    52    4 run_count     free pages, as runs
+ *    56    8 records_at    offset of the first record
+ *    64    8 run_hash      XXH3 of the runs
+ *    72    8 head_hash     XXH3 of the 72 bytes before
+ *    80      run_count x { 4 first page, 4 pages }
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_LOG_H
+#define THR_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../shm/shm.h"
+#include "record.h"
+
+struct thr_segment_head {
+    char magic[8];
+    uint32_t version;
+    uint32_t page_size;
+    uint64_t number;
+    uint64_t salt;
+    uint64_t first_seq;
+    uint32_t page_count;
+    uint32_t format;
+    uint32_t change_base;
+    uint32_t run_count;
+    uint64_t records_at;
+    uint64_t run_hash;
+    uint64_t head_hash;
+};
+
+struct thr_page_run {
+    uint32_t first, count;
+};
+
+struct thr_segment {
+    uint64_t number;
+    uint64_t last_seq;      /* of the full ones */
+    uint64_t record_bytes;  /* of the full ones */
+    uint64_t salt;
+    _Atomic uint32_t syncs; /* going on; taken under commit_lock. The segment stays until they are done */
+    int fd;
+    uint8_t *at;
+    size_t bytes;
+    struct thr_segment *next;
+};
+
+/* One process's hold on the log.
+ *   current, full       committer     commit_lock (`full` also: checkpoint_lock to take from its head)
+ *   spare, making_spare anyone        atomic exchange
+ *   must_sync           thr_log_sync  atomic; from the first sync on, a full segment is synced before the next begins */
+struct thr_log {
+    struct thr_shm *shm;
+    char *directory; /* owned */
+    uint32_t mode;
+    struct thr_segment *current;
+    struct thr_segment *full, *full_last; /* oldest first, not yet checkpointed */
+    _Atomic(struct thr_segment *) spare;
+    _Atomic uint32_t making_spare;
+    _Atomic uint32_t must_sync;
+    _Atomic uint64_t next_bytes; /* size of the next segment to make */
+    _Atomic uint64_t live_bytes; /* written and not yet checkpointed */
+};
+
+#define THR_SEGMENT_MIN ((size_t)1 << 20)
+#define THR_SEGMENT_MAX ((size_t)64 << 20)
+
+/* Begin an empty log in `directory` with segment `number`. The index is set up already. On error nothing stays. */
+int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directory, uint32_t mode, uint64_t number);
+void thr_log_close(struct thr_log *log);
+
+/* Append the record as commit `seq`. commit_lock. SQLITE_OK, SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM; after an error
+ * the log is as before. */
+int thr_log_append(struct thr_log *log, const struct thr_record *record, uint64_t seq);
+/* Take back the record appended last, which nobody has seen. commit_lock. */
+void thr_log_take_back(struct thr_log *log, size_t bytes);
+/* Make a segment ahead of time if the current one is half full. No lock may be held. Errors are not reported: the
+ * append that needs the segment tries again. */
+void thr_log_prepare(struct thr_log *log);
+/* Make everything appended so far safe from a power cut. Blocks. No lock may be held. */
+int thr_log_sync(struct thr_log *log);
+/* Everything up to `horizon` is in the base file: recycle or delete the segments that end before it, oldest first (a
+ * later recovery must always see the log to its end). checkpoint_lock. */
+void thr_log_retire(struct thr_log *log, uint64_t horizon);
+/* Replace all segments by a new empty one; everything is in the base file. The caller is alone. */
+int thr_log_restart(struct thr_log *log);
+
+/* Path of segment `number`; the caller frees it with thr_os_free(). NULL: no memory. */
+char *thr_log_path(const char *directory, uint64_t number);
+/* Whether a right segment header with its runs lies at `at`. */
+bool thr_segment_check(const uint8_t *at, size_t bytes);
+
+#endif

@@ -1,0 +1,134 @@
+/* Names: directories, links, canonical paths.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "os_internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int thr_os_sync_dir(const char *directory)
+{
+    int err = thr_os_fault_path(THR_OS_SYNC, directory);
+    int fd;
+
+    if (err != 0)
+        return thr_os_fail(err, SQLITE_IOERR_DIR_FSYNC);
+    fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0 && errno == EACCES)
+        return SQLITE_OK; /* we may create files here but not list them; SQLite goes on too */
+    if (fd < 0)
+        return thr_os_fail(errno, SQLITE_IOERR_DIR_FSYNC);
+    THR_OS_TRY(err, fsync(fd));
+    thr_os_close(fd);
+    if (err == 0 || err == EINVAL) /* EINVAL: a file system that syncs no directories */
+        return SQLITE_OK;
+    return thr_os_fail(err, SQLITE_IOERR_DIR_FSYNC);
+}
+
+int thr_os_unlink(const char *path)
+{
+    int err = thr_os_fault_path(THR_OS_UNLINK, path);
+
+    THR_OS_TRY(err, unlink(path));
+    return err == 0 || err == ENOENT ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_DELETE);
+}
+
+int thr_os_mkdir(const char *path, uint32_t mode)
+{
+    int err = thr_os_fault_path(THR_OS_MKDIR, path);
+    struct stat st;
+
+    THR_OS_TRY(err, mkdir(path, (mode_t)mode));
+    switch (err) {
+    case 0:
+        /* The umask took bits away: put them back. A set-group-id bit came from the parent: it stays. */
+        if (stat(path, &st) == 0)
+            (void)chmod(path, (mode_t)(mode & 07777) | (st.st_mode & S_ISGID));
+        return SQLITE_OK;
+    case EEXIST:
+        return thr_os_fail(err, SQLITE_CONSTRAINT);
+    case EACCES:
+    case EROFS:
+    case EPERM:
+        return thr_os_fail(err, SQLITE_READONLY);
+    default:
+        return thr_os_fail_full(err, SQLITE_CANTOPEN);
+    }
+}
+
+int thr_os_rmdir(const char *path)
+{
+    int err = thr_os_fault_path(THR_OS_RMDIR, path);
+
+    THR_OS_TRY(err, rmdir(path));
+    return err == 0 || err == ENOENT ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_DELETE);
+}
+
+int thr_os_rename(const char *from, const char *to)
+{
+    int err = thr_os_fault_path(THR_OS_RENAME, from);
+
+    THR_OS_TRY(err, rename(from, to));
+    return err == 0 ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR);
+}
+
+static int open_failure(int err)
+{
+    if (err == ENOENT || err == ENOTDIR)
+        return thr_os_fail(err, SQLITE_NOTFOUND);
+    return thr_os_fail(err, err == ENOMEM ? SQLITE_NOMEM : SQLITE_CANTOPEN);
+}
+
+int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+    int err = thr_os_fault_path(THR_OS_LIST, directory);
+    struct dirent *entry;
+    int fd, rc = SQLITE_OK;
+    DIR *dir;
+
+    if (err != 0)
+        return open_failure(err);
+    if ((fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY, 0)) < 0)
+        return open_failure(errno);
+    if ((dir = fdopendir(fd)) == NULL) {
+        rc = open_failure(errno);
+        thr_os_close(fd);
+        return rc;
+    }
+    while (rc == SQLITE_OK) {
+        errno = 0;
+        if ((entry = readdir(dir)) == NULL) {
+            if (errno != 0)
+                rc = thr_os_fail(errno, SQLITE_IOERR_READ);
+            break;
+        }
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            rc = fn(ctx, entry->d_name);
+    }
+    (void)closedir(dir);
+    return rc;
+}
+
+int thr_os_realpath(const char *path, char *out, size_t out_bytes)
+{
+    int err = thr_os_fault_path(THR_OS_STAT, path);
+    char resolved[PATH_MAX];
+
+    if (out_bytes > 0)
+        out[0] = '\0';
+    if (err == 0 && realpath(path, resolved) == NULL)
+        err = errno;
+    if (err == 0 && strlen(resolved) >= out_bytes)
+        err = ENAMETOOLONG;
+    if (err != 0)
+        return open_failure(err);
+    memcpy(out, resolved, strlen(resolved) + 1);
+    return SQLITE_OK;
+}

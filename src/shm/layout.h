@@ -1,0 +1,146 @@
+/* The shared index: the file `shm`, mapped. Everything that connections share lies here or in the heap, by offset and
+ * index, never by pointer. It is rebuilt at the first open and worthless after a crash.
+ *
+ * Layout of the file:
+ *
+ *         0  struct thr_head
+ *    128 KiB  directory: chunk number + 1 of each 32,768 pages, 0 if there is none
+ *    640 KiB  slots, one per connection
+ *      4 MiB  chunks, each struct thr_chunk: the page map and the free-page bitmaps of 32,768 pages
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_LAYOUT_H
+#define THR_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "mutex.h"
+
+#define THR_CACHE_LINE 64
+#define THR_CHUNK_PAGES 32768u
+#define THR_CHUNK_MAX 131072u /* times 32,768 pages: all that a page number can say */
+#define THR_SLOT_MAX 16384u
+#define THR_GATES 64u         /* queues for conflicts, by page number */
+#define THR_UNLINK_LOCKS 256u /* by page number */
+#define THR_FILTER_WORDS 1024u
+
+#define THR_DIRECTORY_OFFSET (128u * 1024)
+#define THR_SLOTS_OFFSET (640u * 1024)
+#define THR_CHUNKS_OFFSET (4u * 1024 * 1024)
+
+enum thr_slot_state { THR_SLOT_FREE, THR_SLOT_IDLE, THR_SLOT_READER, THR_SLOT_WRITER };
+
+/* One connection's part. Only its owner writes it, so a transaction's start and end touch no line that another
+ * connection writes.
+ *   off size field       writer  guard
+ *     0    8 snapshot    owner   atomic; commit sequence that it reads at, 0 if none (I1)
+ *     8    8 begin_ns    owner   atomic; when that snapshot was taken
+ *    16    4 state       owner   atomic; enum thr_slot_state; FREE <-> IDLE under slot_lock
+ *    20    4 pid         owner   slot_lock
+ *    64   .. counters    owner   atomic, relaxed: statistics */
+struct thr_slot {
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t snapshot;
+    _Atomic uint64_t begin_ns;
+    _Atomic uint32_t state;
+    _Atomic uint32_t pid;
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t counter[16];
+};
+
+/* Statistics, each kept in its owner's slot and added up when somebody asks. When a slot is given back its counters
+ * are added to those of the head. */
+enum thr_counter {
+    THR_COUNT_COMMITS,
+    THR_COUNT_EMPTY_COMMITS,
+    THR_COUNT_CONFLICT_READ,
+    THR_COUNT_CONFLICT_WRITE,
+    THR_COUNT_CONFLICT_SCHEMA,
+    THR_COUNT_CONFLICT_SPACE,
+    THR_COUNT_RERUNS,
+    THR_COUNT_PAGES_READ,
+    THR_COUNT_PAGES_WRITTEN,
+    THR_COUNT_LOG_BYTES,
+    THR_COUNT_CHECKPOINT_PAGES,
+    THR_COUNT_FRAMES_RECLAIMED,
+    THR_COUNT_SNAPSHOTS,
+    THR_COUNTERS
+};
+
+/* Head of the index. Fields that committers write share no line with those that readers poll.
+ *   field          writer                      guard
+ *   page_size      first writer of a new file  alone_slot; fixed afterwards but for a rewrite by VACUUM
+ *   commit_seq     committer                   commit_lock; read with acquire (pairs with the publication's release)
+ *   extent         committer                   commit_lock; [seq & 1]: page count << 32 | free pages, as of that seq
+ *   log_segment    committer                   commit_lock; number of the segment that is appended to
+ *   log_tail       committer                   commit_lock; where the next record goes in it
+ *   horizon        checkpointer                checkpoint_lock; everything up to this sequence is in the base file
+ *   reserved_end   whoever extends             space_lock; pages up to here are given out
+ *   pool_pages     refill, release, commit     space_lock; free pages that are in nobody's stripe
+ *   space_epoch    rewrite                     alone_slot; stripes of an older epoch are void
+ *   format         rewrite, PRAGMA             alone_slot; 1: all share one free list, 2: stripes
+ *   alone_slot     holder of turn_lock         atomic; slot + 1 of who writes alone
+ *   protected_slot holder of turn_lock         atomic; slot + 1 of who must not lose
+ *   filter         the protected transaction   atomic OR; a bit for each page that it read or wrote
+ *   barrier        who rebases                 atomic; non-zero: no new snapshots */
+struct thr_head {
+    char magic[8];
+    uint32_t version;
+    uint32_t owner_pid; /* who has the database open; for messages */
+    _Atomic uint32_t page_size;
+    _Atomic uint32_t format;
+    _Atomic uint32_t space_epoch;
+    _Atomic uint32_t barrier;
+    _Atomic uint32_t alone_slot;
+    _Atomic uint32_t protected_slot;
+    _Atomic uint32_t slot_high; /* slots ever used; slot_lock */
+    uint32_t change_base;       /* the file's change counter less the first sequence */
+
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t commit_seq;
+    _Atomic uint64_t extent[2];
+    _Atomic uint64_t log_segment;
+    _Atomic uint64_t log_tail;
+
+    _Alignas(THR_CACHE_LINE) struct thr_mutex commit_lock;
+    _Alignas(THR_CACHE_LINE) struct thr_mutex turn_lock;
+    _Alignas(THR_CACHE_LINE) struct thr_mutex space_lock;
+    _Alignas(THR_CACHE_LINE) struct thr_mutex slot_lock;
+    _Alignas(THR_CACHE_LINE) struct thr_mutex heap_lock;
+    _Alignas(THR_CACHE_LINE) struct thr_mutex checkpoint_lock;
+
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t horizon;
+    _Atomic uint64_t checkpoint_snapshot; /* the checkpointer's own snapshot, 0 if none */
+    _Alignas(THR_CACHE_LINE) _Atomic uint32_t reserved_end;
+    _Atomic uint32_t pool_pages;
+    _Atomic uint32_t pool_cursor;
+    _Alignas(THR_CACHE_LINE) uint32_t free_frames; /* heap_lock: list of free frames, linked by their headers */
+    uint32_t next_frame;                           /* heap_lock: never used before */
+    uint32_t frame_count;                          /* heap_lock: frames that have disk space */
+    _Atomic uint32_t frames_used;                  /* heap_lock to write: given out */
+    _Atomic uint32_t frames_peak;
+    uint32_t orphans; /* heap_lock: superseded frames of closed connections, linked by garbage_next */
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t counter[16];
+    struct thr_mutex gate[THR_GATES];
+    _Alignas(THR_CACHE_LINE) _Atomic uint8_t unlink_lock[THR_UNLINK_LOCKS];
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t filter[THR_FILTER_WORDS];
+};
+
+/* What is known of 32,768 pages.
+ *   field      writer                   guard
+ *   newest     committer, checkpointer  compare-and-swap; newest frame, 0: the base file has it
+ *   free       committer, extender      commit_lock (an extender: space_lock, for pages past the end); as of commit_seq
+ *   taken      stripe owner, extender   space_lock, or commit_lock by the owner of the stripe; in somebody's stripe. Means
+ *                                       nothing where `free` is off
+ *   base_free  open, extender, rewrite  atomic; whether the page is free where it has no visible frame */
+struct thr_chunk {
+    _Atomic uint32_t newest[THR_CHUNK_PAGES];
+    _Atomic uint64_t free[THR_CHUNK_PAGES / 64];
+    _Atomic uint64_t taken[THR_CHUNK_PAGES / 64];
+    _Atomic uint64_t base_free[THR_CHUNK_PAGES / 64];
+};
+
+_Static_assert(sizeof(struct thr_head) <= THR_DIRECTORY_OFFSET, "the head must end before the directory");
+_Static_assert(THR_SLOTS_OFFSET + sizeof(struct thr_slot) * THR_SLOT_MAX <= THR_CHUNKS_OFFSET,
+               "the slots must end before the chunks");
+_Static_assert(sizeof(struct thr_chunk) % 4096 == 0, "chunks are page-aligned");
+
+#endif

@@ -1,0 +1,39 @@
+/* A mutex in shared memory: three states and a futex (U. Drepper, "Futexes are tricky", 2011), with a short spin
+ * first. A thread that arrives may overtake one that sleeps: on short critical sections that is worth more than order.
+ * Whoever has waited longer than MUTEX_PATIENCE_NS asks for the next turn, and the holder then hands over instead of
+ * releasing (as in Go's sync.Mutex), so that nobody starves.
+ *
+ *   off size field     writer               guard
+ *     0    4 word      everyone             atomic: 0 free, 1 held, 2 held and maybe waited for
+ *     4    4 hungry    everyone             atomic: how many have lost patience
+ *     8    4 handed    holder, the hungry   atomic: 1 while the lock is on its way to a hungry waiter
+ *    12    4 owner     holder               slot + 1 of the holder, for messages
+ *    16    8 contended the one who waited   atomic, statistics
+ *    24    8 wait_ns   the one who waited   atomic, statistics
+ *    32    8 longest_ns the one who waited  atomic, statistics
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_MUTEX_H
+#define THR_MUTEX_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct thr_mutex {
+    _Atomic uint32_t word;
+    _Atomic uint32_t hungry;
+    _Atomic uint32_t handed;
+    _Atomic uint32_t owner;
+    _Atomic uint64_t contended;
+    _Atomic uint64_t wait_ns;
+    _Atomic uint64_t longest_ns;
+    uint8_t pad[24];
+};
+
+/* Waits at most `timeout_ns` (UINT64_MAX: as long as it takes). Returns whether the lock is held. */
+bool thr_mutex_lock(struct thr_mutex *mutex, uint64_t timeout_ns);
+bool thr_mutex_try(struct thr_mutex *mutex);
+void thr_mutex_unlock(struct thr_mutex *mutex);
+
+#endif

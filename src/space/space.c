@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+#include "space.h"
+
+#include <sqlite3.h>
+#include <string.h>
+
+#include "../os/assert.h"
+#include "../os/os.h"
+#include "../os/point.h"
+
+void thr_stripe_free(struct thr_stripe *stripe)
+{
+    thr_os_free(stripe->pages.at);
+    thr_chain_free(&stripe->chain);
+    memset(stripe, 0, sizeof *stripe);
+}
+
+uint32_t thr_stripe_end(const struct thr_stripe *stripe)
+{
+    uint32_t end = 0;
+
+    for (uint32_t i = 0; i < stripe->pages.count; i++)
+        if (stripe->pages.at[i] > end)
+            end = stripe->pages.at[i];
+    return end;
+}
+
+bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe)
+{
+    uint32_t epoch = atomic_load_explicit(&shm->head->space_epoch, memory_order_acquire);
+
+    if (stripe->epoch == epoch)
+        return true;
+    stripe->epoch = epoch;
+    stripe->pages.count = 0;
+    thr_chain_clear(&stripe->chain);
+    return false;
+}
+
+/* Move up to `want` pages from the pool to the stripe. space_lock. */
+static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want)
+{
+    struct thr_head *head = shm->head;
+    uint32_t end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
+    uint32_t pool = atomic_load_explicit(&head->pool_pages, memory_order_relaxed);
+    uint32_t pgno = atomic_load_explicit(&head->pool_cursor, memory_order_relaxed);
+    uint64_t left = (uint64_t)end + 128; /* once around */
+    int rc = SQLITE_OK;
+
+    while (want > 0 && pool > 0 && left > 0 && rc == SQLITE_OK) {
+        struct thr_chunk *chunk;
+        uint64_t word = 0, step;
+
+        if (pgno > end)
+            pgno = 0;
+        chunk = thr_shm_chunk(shm, pgno);
+        if (chunk != NULL) {
+            uint32_t i = pgno % THR_CHUNK_PAGES / 64;
+
+            /* In this order: a page that a commit frees into its stripe is marked taken first. */
+            word = atomic_load_explicit(&chunk->free[i], memory_order_acquire);
+            word &= ~atomic_load_explicit(&chunk->taken[i], memory_order_relaxed);
+            word = word >> (pgno % 64) << (pgno % 64);
+        }
+        if (word == 0) {
+            step = 64 - pgno % 64;
+            left = left > step ? left - step : 0;
+            pgno += (uint32_t)step;
+            continue;
+        }
+        pgno = pgno / 64 * 64 + (uint32_t)__builtin_ctzll(word);
+        if (pgno > end || pgno < 2) {
+            pgno++;
+            left--;
+            continue;
+        }
+        if ((rc = thr_pages_add(&stripe->pages, pgno)) == SQLITE_OK) {
+            thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, true);
+            want--;
+            pool--;
+            pgno++;
+        }
+    }
+    atomic_store_explicit(&head->pool_pages, pool, memory_order_relaxed);
+    atomic_store_explicit(&head->pool_cursor, pgno, memory_order_relaxed);
+    return rc;
+}
+
+/* Give the stripe `want` pages past the end. space_lock. */
+static int extend(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want, uint32_t page_size)
+{
+    uint32_t end = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed);
+    int rc;
+
+    if (end + want + 1 > THR_PAGE_MAX)
+        return SQLITE_OK;
+    if ((rc = thr_shm_reserve_pages(shm, end + want + 1)) != SQLITE_OK)
+        return rc;
+    while (want > 0) {
+        end++;
+        if (end == thr_lock_page(page_size))
+            continue;
+        if ((rc = thr_pages_add(&stripe->pages, end)) != SQLITE_OK)
+            break;
+        thr_shm_bit_set(shm, THR_BITS_FREE, end, true);
+        thr_shm_bit_set(shm, THR_BITS_TAKEN, end, true);
+        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, end, true);
+        want--;
+    }
+    atomic_store_explicit(&shm->head->reserved_end, end, memory_order_relaxed);
+    return rc;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size,
+                      bool may_extend)
+{
+    int rc = SQLITE_OK;
+
+    if (stripe->want < THR_STRIPE_FIRST)
+        stripe->want = THR_STRIPE_FIRST;
+    stripe->own = true;
+    if (stripe->pages.count < (stripe->want + 1) / 2) {
+        thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+        thr_stripe_check_epoch(shm, stripe);
+        rc = take_from_pool(shm, stripe, stripe->want - stripe->pages.count);
+        if (rc == SQLITE_OK && may_extend && stripe->pages.count < (stripe->want + 1) / 2)
+            rc = extend(shm, stripe, stripe->want - stripe->pages.count, page_size);
+        thr_mutex_unlock(&shm->head->space_lock);
+        THR_POINT("refilled");
+    }
+    if (stripe->pages.count > 1)
+        qsort(stripe->pages.at, stripe->pages.count, sizeof *stripe->pages.at, ascending);
+    if (rc == SQLITE_OK)
+        rc = thr_chain_make(&stripe->chain, stripe->pages.at, stripe->pages.count, usable_size);
+    return rc;
+}
+
+void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe)
+{
+    if (stripe->own) {
+        thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+        if (thr_stripe_check_epoch(shm, stripe)) {
+            for (uint32_t i = 0; i < stripe->pages.count; i++)
+                thr_shm_bit_set(shm, THR_BITS_TAKEN, stripe->pages.at[i], false);
+            atomic_fetch_add_explicit(&shm->head->pool_pages, stripe->pages.count, memory_order_relaxed);
+        }
+        thr_mutex_unlock(&shm->head->space_lock);
+    }
+    stripe->own = false;
+    stripe->pages.count = 0;
+    thr_chain_clear(&stripe->chain);
+}
+
+int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
+{
+    struct thr_chain old = stripe->chain;
+    int rc = SQLITE_OK;
+
+    stripe->chain = *after;
+    *after = old;
+    if (!stripe->own)
+        return SQLITE_OK;
+    stripe->pages.count = 0;
+    for (size_t i = 0; i < stripe->chain.count && rc == SQLITE_OK;) {
+        uint32_t leaves = stripe->chain.words[i + 1];
+
+        rc = thr_pages_add(&stripe->pages, stripe->chain.words[i]);
+        for (uint32_t k = 0; k < leaves && rc == SQLITE_OK; k++)
+            rc = thr_pages_add(&stripe->pages, stripe->chain.words[i + 2 + k]);
+        i += 2 + leaves;
+    }
+    return rc;
+}
+
+int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, bool *claimed_out)
+{
+    int rc = SQLITE_OK;
+
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    *claimed_out = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed) < from;
+    if (*claimed_out && (rc = thr_shm_reserve_pages(shm, to)) == SQLITE_OK)
+        atomic_store_explicit(&shm->head->reserved_end, to, memory_order_relaxed);
+    thr_mutex_unlock(&shm->head->space_lock);
+    return rc;
+}
+
+/* Pages past the end become free ones in the pool. space_lock. */
+static void give_to_pool(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size)
+{
+    for (uint32_t pgno = from; pgno <= to; pgno++) {
+        if (pgno == thr_lock_page(page_size))
+            continue;
+        thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, false);
+        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, pgno, true);
+        thr_shm_bit_set(shm, THR_BITS_FREE, pgno, true);
+        atomic_fetch_add_explicit(&shm->head->pool_pages, 1, memory_order_relaxed);
+    }
+}
+
+void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size)
+{
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    give_to_pool(shm, from, to, page_size);
+    thr_mutex_unlock(&shm->head->space_lock);
+}
+
+int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page_size, bool spare,
+                         uint32_t *page_count_out)
+{
+    struct thr_head *head = shm->head;
+    uint32_t end, more;
+    int rc = SQLITE_OK;
+
+    thr_mutex_lock(&head->space_lock, UINT64_MAX);
+    end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
+    more = end / 8 < 32 ? 32 : end / 8 > 256 ? 256 : end / 8;
+    if (spare && page_size != 0 && atomic_load_explicit(&head->pool_pages, memory_order_relaxed) < 32 &&
+        atomic_load_explicit(&head->slot_high, memory_order_relaxed) > 1 && end + more < THR_PAGE_MAX &&
+        (rc = thr_shm_reserve_pages(shm, end + more)) == SQLITE_OK) {
+        give_to_pool(shm, end + 1, end + more, page_size);
+        end += more;
+        atomic_store_explicit(&head->reserved_end, end, memory_order_relaxed);
+    }
+    *page_count_out = end > page_count ? end : page_count;
+    thr_mutex_unlock(&head->space_lock);
+    return rc;
+}
+
+bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages)
+{
+    bool all = true;
+
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    for (uint32_t i = 0; i < pages->count && all; i++)
+        all = thr_shm_bit(shm, THR_BITS_FREE, pages->at[i]) && !thr_shm_bit(shm, THR_BITS_TAKEN, pages->at[i]);
+    if (all) {
+        for (uint32_t i = 0; i < pages->count; i++)
+            thr_shm_bit_set(shm, THR_BITS_TAKEN, pages->at[i], true);
+        atomic_fetch_sub_explicit(&shm->head->pool_pages, pages->count, memory_order_relaxed);
+    }
+    thr_mutex_unlock(&shm->head->space_lock);
+    return all;
+}
+
+void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages)
+{
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    for (uint32_t i = 0; i < pages->count; i++)
+        thr_shm_bit_set(shm, THR_BITS_TAKEN, pages->at[i], false);
+    atomic_fetch_add_explicit(&shm->head->pool_pages, pages->count, memory_order_relaxed);
+    thr_mutex_unlock(&shm->head->space_lock);
+}
+
+bool thr_space_is_free(const struct thr_heap *heap, uint32_t pgno, uint64_t seq)
+{
+    bool is_free = false;
+
+    if (thr_version_find(heap, pgno, seq, &is_free) != 0)
+        return is_free;
+    return thr_shm_bit(heap->shm, THR_BITS_BASE_FREE, pgno);
+}
+
+uint32_t thr_space_some_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_count)
+{
+    const struct thr_shm *shm = heap->shm;
+
+    /* What is free now was most likely free then. */
+    for (uint32_t pgno = 2; pgno <= page_count; pgno++) {
+        struct thr_chunk *chunk = thr_shm_chunk(shm, pgno);
+
+        if (chunk == NULL)
+            break;
+        if (pgno % 64 == 0 &&
+            atomic_load_explicit(&chunk->free[pgno % THR_CHUNK_PAGES / 64], memory_order_relaxed) == 0) {
+            pgno += 63;
+            continue;
+        }
+        if (thr_shm_bit(shm, THR_BITS_FREE, pgno) && thr_space_is_free(heap, pgno, seq))
+            return pgno;
+    }
+    for (uint32_t pgno = 2; pgno <= page_count; pgno++)
+        if (thr_space_is_free(heap, pgno, seq))
+            return pgno;
+    return 0;
+}
+
+int thr_space_all_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_count, uint32_t first,
+                       struct thr_pages *to)
+{
+    struct thr_pages in_stripes = {0};
+    int rc = first == 0 ? SQLITE_OK : thr_pages_add(to, first);
+
+    for (uint32_t pgno = 2; pgno <= page_count && rc == SQLITE_OK; pgno++)
+        if (pgno != first && thr_space_is_free(heap, pgno, seq))
+            rc = thr_pages_add(thr_shm_bit(heap->shm, THR_BITS_TAKEN, pgno) ? &in_stripes : to, pgno);
+    for (uint32_t i = 0; i < in_stripes.count && rc == SQLITE_OK; i++)
+        rc = thr_pages_add(to, in_stripes.at[i]);
+    thr_os_free(in_stripes.at);
+    return rc;
+}
+
+int thr_space_load(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
+{
+    int rc;
+
+    if ((rc = thr_shm_reserve_pages(shm, page_count)) != SQLITE_OK)
+        return rc;
+    for (uint32_t i = 0; i < free_pages->count; i++) {
+        if (free_pages->at[i] < 2 || free_pages->at[i] > page_count ||
+            !thr_shm_bit_set(shm, THR_BITS_FREE, free_pages->at[i], true))
+            return SQLITE_CORRUPT;
+        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, free_pages->at[i], true);
+    }
+    atomic_store_explicit(&shm->head->pool_pages, free_pages->count, memory_order_relaxed);
+    atomic_store_explicit(&shm->head->reserved_end, page_count, memory_order_relaxed);
+    return SQLITE_OK;
+}
+
+void thr_space_set_end(struct thr_shm *shm, uint32_t page_count)
+{
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    atomic_store_explicit(&shm->head->reserved_end, page_count, memory_order_relaxed);
+    thr_mutex_unlock(&shm->head->space_lock);
+}
+
+void thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
+{
+    struct thr_head *head = shm->head;
+    uint32_t end;
+
+    thr_mutex_lock(&head->space_lock, UINT64_MAX);
+    end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
+    for (uint32_t pgno = 0; pgno <= end; pgno += 64) {
+        struct thr_chunk *chunk = thr_shm_chunk(shm, pgno);
+
+        if (chunk == NULL)
+            continue;
+        atomic_store_explicit(&chunk->free[pgno % THR_CHUNK_PAGES / 64], 0, memory_order_release);
+        atomic_store_explicit(&chunk->taken[pgno % THR_CHUNK_PAGES / 64], 0, memory_order_release);
+    }
+    for (uint32_t i = 0; i < free_pages->count; i++)
+        thr_shm_bit_set(shm, THR_BITS_FREE, free_pages->at[i], true);
+    atomic_store_explicit(&head->pool_pages, free_pages->count, memory_order_relaxed);
+    atomic_store_explicit(&head->reserved_end, page_count, memory_order_relaxed);
+    atomic_store_explicit(&head->pool_cursor, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&head->space_epoch, 1, memory_order_seq_cst);
+    thr_mutex_unlock(&head->space_lock);
+}
+
+void thr_space_base_free(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
+{
+    for (uint32_t pgno = 0; pgno <= page_count; pgno++)
+        if (thr_shm_chunk(shm, pgno) != NULL)
+            thr_shm_bit_set(shm, THR_BITS_BASE_FREE, pgno, false);
+    for (uint32_t i = 0; i < free_pages->count; i++)
+        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, free_pages->at[i], true);
+}
+
+int thr_space_list(const struct thr_shm *shm, uint32_t page_count, struct thr_pages *to)
+{
+    int rc = SQLITE_OK;
+
+    to->count = 0;
+    for (uint32_t pgno = 2; pgno <= page_count && rc == SQLITE_OK; pgno++)
+        if (thr_shm_bit(shm, THR_BITS_FREE, pgno))
+            rc = thr_pages_add(to, pgno);
+    return rc;
+}

@@ -1,0 +1,81 @@
+/* Free pages: which there are, who may take them, and where the file grows.
+ *
+ * The truth as of the last commit is the bitmap `free` (struct thr_chunk). A page in somebody's stripe is `taken` as
+ * well; the pool is what is free and not taken. Pages past the committed end that were given out to stripes
+ * (reserved_end) count as free already.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_SPACE_H
+#define THR_SPACE_H
+
+#include "chain.h"
+
+#define THR_STRIPE_FIRST 16u
+#define THR_STRIPE_MAX 65536u
+#define THR_PAGE_MAX 1073741822u
+
+/* Page number at the 1 GiB lock byte; it is never used (SQLite's file format, "The Lock-Byte Page"). */
+static inline uint32_t thr_lock_page(uint32_t page_size)
+{
+    return 0x40000000u / page_size + 1;
+}
+
+/* A connection's hold on free pages. */
+struct thr_stripe {
+    bool own;            /* has pages of its own; else it is shown the whole list */
+    uint32_t epoch;      /* of which the pages are */
+    uint32_t want;       /* pages that a refill aims at; follows what transactions used */
+    struct thr_pages pages; /* all own pages, free or (in a transaction) about to be used */
+    struct thr_chain chain; /* what the pager is shown */
+};
+
+void thr_stripe_free(struct thr_stripe *stripe);
+
+/* Bring the stripe up to what it wants: from the pool, else by extending (not if `may_extend` is false). Turns the
+ * pages into a fresh chain. Only where the pager's cache is dropped anyway. SQLITE_OK (also if less was to be had),
+ * SQLITE_NOMEM, SQLITE_FULL. */
+int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size,
+                      bool may_extend);
+/* Give all pages back to the pool. */
+void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe);
+/* Forget pages of an older epoch; returns whether the stripe is still valid. */
+bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe);
+/* After a commit: the chain is now `after`, own pages follow. SQLITE_OK, SQLITE_NOMEM. */
+int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after);
+/* Highest own page, 0 if none. */
+uint32_t thr_stripe_end(const struct thr_stripe *stripe);
+
+/* Make room for appended pages [from, to]. *claimed_out says whether nobody has been given any of them. */
+int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, bool *claimed_out);
+/* Pages claimed at the end go to the pool after all: the commit failed. */
+void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size);
+/* The end that a transaction which nobody may pass begins with: at least `page_count`, and all that was given out.
+ * With `spare`, sees to it that others find some pages in the pool meanwhile. */
+int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page_size, bool spare,
+                         uint32_t *page_count_out);
+/* Take pages that are not from a stripe. Returns whether all were in the pool; if not, none is taken. */
+bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages);
+
+void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages);
+
+/* Whether the page is free in snapshot `seq`, which must be announced. */
+bool thr_space_is_free(const struct thr_heap *heap, uint32_t pgno, uint64_t seq);
+/* Some free page as of `seq`, for the head of a whole list, 0 if none was found. */
+uint32_t thr_space_some_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_count);
+/* All free pages as of `seq`, `first` first, those that are in the pool now before those that are in a stripe. */
+int thr_space_all_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_count, uint32_t first,
+                       struct thr_pages *to);
+
+/* Load the bitmaps from a list of free pages; nobody else uses the index. SQLITE_OK, SQLITE_FULL, SQLITE_CORRUPT if a
+ * page is twice in the list or out of range. */
+int thr_space_load(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
+/* The file got shorter; the caller is alone and there are no stripes (auto_vacuum). */
+void thr_space_set_end(struct thr_shm *shm, uint32_t page_count);
+/* Everything has moved: these pages are free now, all others up to page_count are not. Voids all stripes. */
+void thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
+/* The file itself holds these free pages now, and no others; no frame is in use. */
+void thr_space_base_free(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
+/* All pages that are free now, ascending. */
+int thr_space_list(const struct thr_shm *shm, uint32_t page_count, struct thr_pages *to);
+
+#endif

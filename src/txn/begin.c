@@ -1,0 +1,310 @@
+/* Snapshots: how a transaction begins and ends.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <sqlite3.h>
+
+#include "../os/assert.h"
+#include "../os/os.h"
+#include "../os/point.h"
+#include "txn.h"
+
+static const uint64_t WAIT_NS = 20000000;
+
+static struct thr_head *head_of(const struct thr_conn *conn)
+{
+    return conn->db->shm.head;
+}
+
+/* Reclamation may run at any moment, so the choice is announced before it is believed (I1): if the sequence moved in
+ * between, the newer one is announced. `extent` has room for two commits; since the sequence stood still, the one that
+ * belongs to it was not overwritten while we read it. */
+uint64_t thr_snapshot_take(struct thr_conn *conn, uint64_t *extent_out)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t seq, extent;
+
+    do {
+        seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);        /* pairs with publish() */
+        atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);    /* pairs with reclamation */
+        THR_POINT("announced");
+        extent = atomic_load_explicit(&head->extent[seq & 1], memory_order_acquire);
+    } while (seq != atomic_load_explicit(&head->commit_seq, memory_order_seq_cst));
+    if (extent_out != NULL)
+        *extent_out = extent;
+    return seq;
+}
+
+static bool one_writer(const struct thr_db *db)
+{
+    return atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1 ||
+           atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed) == 0;
+}
+
+static bool kind_writes(enum thr_kind kind)
+{
+    return kind >= THR_KIND_AUTOCOMMIT;
+}
+
+/* Wait for what this kind of transaction was promised. */
+static int take_turn(struct thr_conn *conn, enum thr_kind kind)
+{
+    bool alone = kind >= THR_KIND_EXCLUSIVE || conn->hold_alone || (kind_writes(kind) && one_writer(conn->db));
+    bool sure = kind == THR_KIND_IMMEDIATE || kind == THR_KIND_RETURNING || (kind_writes(kind) && conn->rerun);
+    struct thr_head *head = head_of(conn);
+    uint32_t other;
+    int rc = SQLITE_OK;
+
+    if (kind >= THR_KIND_EXPLICIT)
+        thr_gate_enter(conn);
+    if (alone || sure)
+        rc = thr_turn_acquire(conn);
+    if (rc == SQLITE_OK && alone)
+        rc = thr_turn_be_alone(conn);
+    if (rc == SQLITE_OK && !alone && kind_writes(kind)) {
+        uint64_t began_ns = thr_os_now_ns();
+
+        while ((other = atomic_load_explicit(&head->alone_slot, memory_order_acquire)) != 0 && rc == SQLITE_OK) {
+            thr_os_futex_wait(&head->alone_slot, other, WAIT_NS / 10);
+            if (thr_os_now_ns() - began_ns > WAIT_NS)
+                rc = SQLITE_BUSY;
+        }
+    }
+    return rc;
+}
+
+/* The pager's cache is void: show it the database as of the snapshot. */
+static void fresh_view(struct thr_conn *conn, uint64_t extent)
+{
+    struct thr_db *db = conn->db;
+    struct thr_stripe *stripe = &conn->stripe;
+    uint32_t end = 0, first;
+
+    thr_reads_clear(&conn->reads);
+    conn->cache_seq = conn->snapshot;
+    conn->page_count = conn->committed_count = (uint32_t)(extent >> 32);
+    conn->free_count = (uint32_t)extent;
+    conn->change_counter = db->shm.head->change_base + (uint32_t)conn->snapshot + conn->counter_bias;
+    if (atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1)
+        return;
+    if (stripe->own) {
+        if ((end = thr_stripe_end(stripe)) > conn->page_count)
+            conn->page_count = end;
+        conn->free_count = stripe->chain.pages;
+        return;
+    }
+    first = stripe->chain.first;
+    thr_chain_clear(&stripe->chain);
+    if (conn->free_count == 0)
+        return;
+    if (first == 0 || first > conn->page_count || !thr_space_is_free(&db->heap, first, conn->snapshot))
+        first = thr_space_some_free(&db->heap, conn->snapshot, conn->page_count);
+    stripe->chain.first = first;
+    stripe->chain.pages = conn->free_count;
+    stripe->chain.built = false;
+}
+
+/* While we are protected nobody else moves the end of the file, so ours must be the end, with some pages for others
+ * to go on with. commit_lock. */
+static int protect_end(struct thr_conn *conn, uint64_t *extent_out)
+{
+    struct thr_db *db = conn->db;
+    uint32_t page_count = 0;
+    int rc;
+
+    rc = thr_space_settle_end(&db->shm, conn->page_count, atomic_load_explicit(&db->shm.head->page_size,
+                                                                               memory_order_relaxed),
+                              conn->kind == THR_KIND_IMMEDIATE, &page_count);
+    if (rc == SQLITE_OK && page_count > conn->page_count) {
+        fresh_view(conn, *extent_out);
+        conn->page_count = page_count;
+    }
+    return rc;
+}
+
+static bool refill_is_due(const struct thr_conn *conn)
+{
+    const struct thr_head *head = conn->db->shm.head;
+
+    /* Only where the pager's cache is dropped anyway: the list is part of what tells it so. */
+    return conn->wants_stripe && !conn->read_only && conn->kind != THR_KIND_RAW && conn->kind != THR_KIND_READ &&
+           atomic_load_explicit(&head->format, memory_order_relaxed) == 2 &&
+           atomic_load_explicit(&head->page_size, memory_order_relaxed) != 0 &&
+           atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq;
+}
+
+static void check_epoch(struct thr_conn *conn)
+{
+    uint32_t epoch = atomic_load_explicit(&head_of(conn)->space_epoch, memory_order_acquire);
+
+    if (conn->cache_epoch == epoch)
+        return;
+    conn->cache_epoch = epoch;
+    conn->cache_seq = 0;
+    thr_stripe_check_epoch(&conn->db->shm, &conn->stripe);
+}
+
+/* While a rebase is going on nobody may look at the index. */
+static int pass_barrier(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t began_ns = thr_os_now_ns();
+    uint32_t slot;
+
+    for (;;) {
+        slot = atomic_load_explicit(&head->barrier, memory_order_seq_cst);
+        if (slot == 0 || slot == conn->slot_index + 1)
+            return SQLITE_OK;
+        atomic_store_explicit(&conn->slot->snapshot, 0, memory_order_seq_cst);
+        if (thr_os_now_ns() - began_ns > WAIT_NS)
+            return SQLITE_BUSY;
+        thr_os_futex_wait(&head->barrier, slot, WAIT_NS / 10);
+        conn->snapshot = thr_snapshot_take(conn, NULL);
+    }
+}
+
+int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
+{
+    struct thr_db *db = conn->db;
+    uint64_t extent = 0;
+    bool protect = false;
+    int rc;
+
+    THR_ASSERT(conn->snapshot == 0);
+    if (atomic_load_explicit(&db->broken, memory_order_relaxed) != 0)
+        return SQLITE_IOERR;
+    conn->kind = kind;
+    conn->conflict = THR_CONFLICT_NONE;
+    conn->begins++;
+    if ((rc = take_turn(conn, kind)) != SQLITE_OK)
+        goto err;
+    protect = conn->holds_turn && !conn->is_alone;
+    check_epoch(conn);
+    if (kind == THR_KIND_RAW && conn->stripe.own) {
+        thr_stripe_release(&db->shm, &conn->stripe);
+        conn->cache_seq = 0;
+    }
+    if (refill_is_due(conn) &&
+        (rc = thr_stripe_refill(&db->shm, &conn->stripe, db->heap.page_size,
+                                atomic_load_explicit(&db->usable_size, memory_order_relaxed),
+                                atomic_load_explicit(&head_of(conn)->protected_slot, memory_order_relaxed) == 0)) !=
+            SQLITE_OK)
+        goto err;
+    if (protect)
+        thr_mutex_lock(&head_of(conn)->commit_lock, UINT64_MAX);
+    conn->snapshot = thr_snapshot_take(conn, &extent);
+    if ((rc = pass_barrier(conn)) == SQLITE_OK) {
+        conn->snapshot = thr_snapshot_take(conn, &extent);
+        conn->first_snapshot = conn->snapshot;
+        check_epoch(conn);
+        if (conn->snapshot != conn->cache_seq)
+            fresh_view(conn, extent);
+        if (protect && (rc = protect_end(conn, &extent)) == SQLITE_OK)
+            thr_turn_protect(conn);
+    }
+    if (protect)
+        thr_mutex_unlock(&head_of(conn)->commit_lock);
+    if (rc != SQLITE_OK)
+        goto err;
+    atomic_store_explicit(&conn->slot->begin_ns, thr_os_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_release);
+    thr_count(conn->slot, THR_COUNT_SNAPSHOTS, 1);
+    return SQLITE_OK;
+
+err:
+    thr_txn_end(conn);
+    return rc;
+}
+
+static int reserve_alone(struct thr_conn *conn)
+{
+    int rc;
+
+    if (conn->is_alone)
+        return SQLITE_OK;
+    if ((rc = thr_turn_acquire(conn)) != SQLITE_OK || (rc = thr_turn_be_alone(conn)) != SQLITE_OK) {
+        thr_turn_release(conn);
+        return rc;
+    }
+    if (atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_acquire) != conn->snapshot) {
+        thr_turn_release(conn);
+        return SQLITE_BUSY_SNAPSHOT;
+    }
+    return SQLITE_OK;
+}
+
+/* BEGIN IMMEDIATE while a statement of the same connection is still reading. */
+static int reserve_protected(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+    int rc = thr_turn_acquire(conn);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) == conn->snapshot)
+        thr_turn_protect(conn);
+    thr_mutex_unlock(&head->commit_lock);
+    if (conn->is_protected)
+        return SQLITE_OK;
+    thr_turn_release(conn);
+    return SQLITE_BUSY_SNAPSHOT;
+}
+
+int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
+{
+    struct thr_db *db = conn->db;
+    int rc = SQLITE_OK;
+
+    if (conn->read_only || db->foreign || !db->base.writable)
+        return SQLITE_READONLY;
+    if (conn->writing)
+        return SQLITE_OK;
+    conn->wants_stripe = true;
+    if (kind == THR_KIND_RAW)
+        kind = THR_KIND_REWRITE; /* no statement is running: the target of a backup */
+    conn->kind = kind;
+    if (kind >= THR_KIND_EXCLUSIVE || one_writer(db))
+        rc = reserve_alone(conn);
+    else if (kind == THR_KIND_IMMEDIATE && !conn->is_protected)
+        rc = reserve_protected(conn);
+    if (rc == SQLITE_OK)
+        rc = thr_turn_enter_writer(conn);
+    if (rc == SQLITE_OK)
+        conn->writing = true;
+    else if (!conn->hold_alone)
+        thr_turn_release(conn);
+    return rc;
+}
+
+void thr_txn_discard(struct thr_conn *conn)
+{
+    for (uint32_t i = 0; i < conn->writes.count; i++)
+        if (conn->writes.at[i].frame != 0)
+            thr_frame_give(&conn->db->heap, &conn->frames, conn->writes.at[i].frame);
+    thr_writes_clear(&conn->writes);
+}
+
+void thr_txn_end_write(struct thr_conn *conn)
+{
+    bool committed = conn->committed;
+
+    if (!conn->writing)
+        return;
+    thr_commit_abort(conn);
+    thr_txn_discard(conn);
+    conn->writing = conn->committed = false;
+    atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_seq_cst);
+    if (!conn->hold_alone)
+        thr_turn_release(conn);
+    thr_gate_leave(conn, committed);
+}
+
+void thr_txn_end(struct thr_conn *conn)
+{
+    thr_txn_end_write(conn);
+    thr_turn_release(conn);
+    thr_gate_leave(conn, true);
+    conn->snapshot = 0;
+    atomic_store_explicit(&conn->slot->snapshot, 0, memory_order_seq_cst);
+    atomic_store_explicit(&conn->slot->state, THR_SLOT_IDLE, memory_order_release);
+}

@@ -1,0 +1,354 @@
+/* Commit: prepare outside the lock, then validate, log and publish inside (I2).
+ *
+ * The lock is held for: comparing the heads of the pages if somebody has committed since they were compared outside,
+ * copying the finished record to its place in the log, linking the frames, and storing the sequence.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <sqlite3.h>
+#include <string.h>
+
+#include "../os/assert.h"
+#include "../os/os.h"
+#include "../os/point.h"
+#include "db.h"
+#include "page1.h"
+#include "plan.h"
+#include "txn.h"
+
+static struct thr_head *head_of(const struct thr_conn *conn)
+{
+    return conn->db->shm.head;
+}
+
+static int lost(struct thr_conn *conn, enum thr_conflict why, uint32_t pgno)
+{
+    static const enum thr_counter COUNTERS[] = {
+        [THR_CONFLICT_READ] = THR_COUNT_CONFLICT_READ,
+        [THR_CONFLICT_WRITE] = THR_COUNT_CONFLICT_WRITE,
+        [THR_CONFLICT_SCHEMA] = THR_COUNT_CONFLICT_SCHEMA,
+        [THR_CONFLICT_SPACE] = THR_COUNT_CONFLICT_SPACE,
+    };
+
+    conn->conflict = why;
+    conn->lost_page = pgno;
+    thr_count(conn->slot, COUNTERS[why], 1);
+    return SQLITE_BUSY_SNAPSHOT;
+}
+
+/* Has any page that we read or wrote a newer version than our snapshot? */
+static int validate(struct thr_conn *conn)
+{
+    const struct thr_heap *heap = &conn->db->heap;
+
+    for (uint32_t i = 0; i < conn->writes.count; i++) {
+        const struct thr_write *write = &conn->writes.at[i];
+
+        if (write->publish && thr_version_newest_seq(heap, write->pgno) > conn->snapshot)
+            return lost(conn, write->pgno == 1 ? THR_CONFLICT_SCHEMA : THR_CONFLICT_WRITE, write->pgno);
+    }
+    for (size_t i = 0; i < conn->reads.count; i++) {
+        uint32_t pgno = conn->reads.pages[i];
+
+        if (thr_version_newest_seq(heap, pgno) > conn->snapshot)
+            return lost(conn, pgno == 1 ? THR_CONFLICT_SCHEMA : THR_CONFLICT_READ, pgno);
+    }
+    return SQLITE_OK;
+}
+
+int thr_commit_check(struct thr_conn *conn)
+{
+    if (atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_acquire) == conn->snapshot || conn->is_protected)
+        return SQLITE_OK;
+    return validate(conn);
+}
+
+/* Link the frames to their pages: new snapshots will find them, older ones go past them by their sequence. */
+static void publish(struct thr_conn *conn, uint64_t seq)
+{
+    struct thr_db *db = conn->db;
+
+    conn->superseded.count = 0;
+    for (uint32_t i = 0; i < conn->writes.count; i++) {
+        struct thr_write *write = &conn->writes.at[i];
+        struct thr_frame *frame;
+        _Atomic uint32_t *newest;
+        uint32_t older;
+
+        if (!write->publish)
+            continue;
+        frame = thr_heap_frame(&db->heap, write->frame);
+        newest = thr_shm_newest(&db->shm, write->pgno);
+        older = atomic_load_explicit(newest, memory_order_relaxed);
+        atomic_store_explicit(&frame->superseded, 0, memory_order_relaxed);
+        atomic_store_explicit(&frame->older, older, memory_order_release);
+        atomic_store_explicit(&frame->pgno, write->pgno | (write->freed ? THR_PGNO_FREE : 0), memory_order_release);
+        atomic_store_explicit(&frame->seq, seq, memory_order_release);
+        atomic_store_explicit(newest, write->frame, memory_order_seq_cst); /* pairs with thr_version_find() */
+        if (older != 0) {
+            atomic_store_explicit(&thr_heap_frame(&db->heap, older)->superseded, seq, memory_order_release);
+            conn->superseded.at[conn->superseded.count++] = older;
+        }
+        write->frame = 0; /* it is the database's now */
+    }
+}
+
+/* The pages whose freeness changed. */
+static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
+{
+    struct thr_shm *shm = &conn->db->shm;
+    bool own = conn->stripe.own;
+
+    if (plan->rewrite) {
+        thr_space_reset(shm, &conn->freed, plan->page_count);
+        return;
+    }
+    if (plan->page_count < conn->page_count)
+        thr_space_set_end(shm, plan->page_count);
+    for (uint32_t i = 0; i < conn->taken.count; i++)
+        thr_shm_bit_set(shm, THR_BITS_FREE, conn->taken.at[i], false);
+    for (uint32_t i = 0; i < conn->freed.count; i++) {
+        if (own)
+            thr_shm_bit_set(shm, THR_BITS_TAKEN, conn->freed.at[i], true); /* first, see take_from_pool() */
+        thr_shm_bit_set(shm, THR_BITS_FREE, conn->freed.at[i], true);
+    }
+    if (!own && conn->freed.count > 0)
+        thr_space_unclaim_pool(shm, &conn->freed);
+}
+
+/* Take what the plan needs of the common space. commit_lock. */
+static int claim_space(struct thr_conn *conn, const struct thr_plan *plan)
+{
+    struct thr_shm *shm = &conn->db->shm;
+    bool claimed = true;
+    int rc = SQLITE_OK;
+
+    if (plan->rewrite)
+        return thr_shm_reserve_pages(shm, plan->page_count);
+    if (plan->page_count > conn->page_count)
+        rc = thr_space_claim_end(shm, conn->page_count + 1, plan->page_count, &claimed);
+    if (rc == SQLITE_OK && !claimed)
+        return lost(conn, THR_CONFLICT_SPACE, 1);
+    if (rc == SQLITE_OK && !conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken)) {
+        if (plan->page_count > conn->page_count)
+            thr_space_unclaim_end(shm, conn->page_count + 1, plan->page_count, conn->db->heap.page_size);
+        return lost(conn, THR_CONFLICT_SPACE, 1);
+    }
+    return rc;
+}
+
+static void unclaim_space(struct thr_conn *conn, const struct thr_plan *plan)
+{
+    struct thr_shm *shm = &conn->db->shm;
+
+    if (plan->rewrite)
+        return;
+    if (plan->page_count > conn->page_count)
+        thr_space_unclaim_end(shm, conn->page_count + 1, plan->page_count, conn->db->heap.page_size);
+    if (!conn->stripe.own && conn->taken.count > 0)
+        thr_space_unclaim_pool(shm, &conn->taken);
+}
+
+/* Page count and number of free pages after this commit. commit_lock. */
+static uint64_t new_extent(const struct thr_conn *conn, const struct thr_plan *plan, uint64_t extent)
+{
+    uint32_t page_count = (uint32_t)(extent >> 32), free_count = (uint32_t)extent, seen;
+    uint32_t lock_page = thr_lock_page(conn->db->heap.page_size);
+
+    if (plan->rewrite)
+        return (uint64_t)plan->page_count << 32 | conn->freed.count;
+    if (plan->page_count > page_count) {
+        /* Pages given out to stripes that the database now reaches past: free, until their owners commit. */
+        seen = conn->page_count < plan->page_count ? conn->page_count : plan->page_count;
+        if (seen > page_count) {
+            free_count += seen - page_count;
+            if (lock_page > page_count && lock_page <= seen)
+                free_count--;
+        }
+        page_count = plan->page_count;
+    } else if (conn->is_alone && plan->page_count < page_count) {
+        page_count = plan->page_count; /* auto_vacuum gave pages back */
+    }
+    free_count = free_count + conn->freed.count - conn->taken.count;
+    return (uint64_t)page_count << 32 | free_count;
+}
+
+/* With commit_lock held and everything validated: to the log. After an error nothing has happened. */
+static int log_record(struct thr_conn *conn, const struct thr_plan *plan, uint64_t seq)
+{
+    struct thr_db *db = conn->db;
+    struct thr_head *head = head_of(conn);
+    struct thr_record_head *record = thr_record_head(&conn->record);
+    uint64_t extent = atomic_load_explicit(&head->extent[(seq - 1) & 1], memory_order_relaxed);
+    int rc;
+
+    if ((rc = claim_space(conn, plan)) != SQLITE_OK)
+        return rc;
+    conn->new_extent = new_extent(conn, plan, extent);
+    record->page_count = plan->record_page_count != 0 ? plan->record_page_count : (uint32_t)(conn->new_extent >> 32);
+    if ((rc = thr_log_append(&db->log, &conn->record, seq)) != SQLITE_OK)
+        unclaim_space(conn, plan);
+    THR_POINT("logged");
+    return rc;
+}
+
+/* The record is in the log: let everybody see the commit. commit_lock. */
+static void publish_all(struct thr_conn *conn, const struct thr_plan *plan, uint64_t seq)
+{
+    struct thr_db *db = conn->db;
+    struct thr_head *head = head_of(conn);
+
+    if (plan->new_database) {
+        atomic_store_explicit(&head->page_size, db->heap.page_size, memory_order_release);
+        atomic_store_explicit(&db->usable_size, plan->usable_size, memory_order_relaxed);
+    }
+    if (plan->format != 0)
+        atomic_store_explicit(&head->format, plan->format, memory_order_relaxed);
+    publish(conn, seq);
+    publish_space(conn, plan);
+    atomic_store_explicit(&head->extent[seq & 1], conn->new_extent, memory_order_release);
+    THR_POINT("linked");
+    atomic_store_explicit(&head->commit_seq, seq, memory_order_seq_cst); /* pairs with thr_snapshot_take() */
+}
+
+/* Validate against what was committed meanwhile; wait for a protected transaction that we would spoil. Returns with
+ * commit_lock held if SQLITE_OK. */
+static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan, uint64_t patience_ns)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t checked = atomic_load_explicit(&head->commit_seq, memory_order_acquire), now;
+    uint32_t slot;
+    bool grows;
+    int rc;
+
+    /* Outside the lock first: inside, there is then mostly nothing left to compare. */
+    if (checked != conn->snapshot && (rc = validate(conn)) != SQLITE_OK)
+        return rc;
+    THR_POINT("validated");
+    for (;;) {
+        if (!thr_mutex_lock(&head->commit_lock, patience_ns))
+            return lost(conn, THR_CONFLICT_WRITE, 1);
+        now = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
+        rc = now == checked ? SQLITE_OK : validate(conn);
+        if (rc != SQLITE_OK)
+            break;
+        checked = now;
+        if (now != conn->snapshot && conn->must_be_next) {
+            rc = lost(conn, THR_CONFLICT_READ, 1);
+            break;
+        }
+        grows = plan->page_count > (uint32_t)(atomic_load_explicit(&head->extent[now & 1], memory_order_relaxed) >> 32);
+        if ((slot = thr_turn_spoils(conn, grows)) == 0)
+            return SQLITE_OK;
+        thr_mutex_unlock(&head->commit_lock);
+        THR_POINT("spoils");
+        if (!thr_turn_wait_protected(conn, slot))
+            return lost(conn, THR_CONFLICT_WRITE, 1);
+    }
+    thr_mutex_unlock(&head->commit_lock);
+    return rc;
+}
+
+/* A commit that changed no byte: nothing to publish. Only the pager believes that its change counter went up. */
+static int commit_nothing(struct thr_conn *conn)
+{
+    if (conn->change_counter_written) {
+        conn->counter_bias++;
+        conn->change_counter++;
+    }
+    thr_count(conn->slot, THR_COUNT_EMPTY_COMMITS, 1);
+    conn->committed = true;
+    return SQLITE_OK;
+}
+
+/* What the pager holds now is the database as of our commit, if nobody came in between. */
+static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t seq)
+{
+    bool next = seq == conn->first_snapshot + 1;
+    int rc = SQLITE_OK;
+
+    conn->snapshot = conn->first_snapshot = seq;
+    atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);
+    conn->cache_seq = next && !plan->rewrite ? seq : 0;
+    conn->page_count = plan->page_count;
+    conn->change_counter++;
+    if (plan->list_changed) {
+        conn->free_count = plan->free_count;
+        if (plan->rewrite)
+            thr_chain_clear(&conn->stripe.chain);
+        else
+            rc = thr_stripe_adopt(&conn->stripe, &conn->after);
+    }
+    if (rc != SQLITE_OK) { /* no memory for the list of our own pages: give up the stripe, not the commit */
+        conn->cache_seq = 0;
+        conn->stripe.pages.count = 0;
+        thr_chain_clear(&conn->stripe.chain);
+    }
+    for (uint32_t i = 0; i < conn->superseded.count; i++)
+        thr_frame_retire(&conn->db->heap, &conn->frames, conn->superseded.at[i]);
+}
+
+/* A transaction that used many pages will want many again. */
+static void adapt_stripe(struct thr_conn *conn, const struct thr_plan *plan)
+{
+    uint32_t used = conn->taken.count, want = conn->stripe.want;
+
+    if (plan->page_count > conn->page_count && !plan->rewrite)
+        used += plan->page_count - conn->page_count;
+    if (used > want / 2)
+        want = used * 2 < THR_STRIPE_MAX ? used * 2 : THR_STRIPE_MAX;
+    else if (want > THR_STRIPE_FIRST && used * 8 < want)
+        want -= want / 8;
+    conn->stripe.want = want;
+}
+
+int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
+{
+    struct thr_head *head = head_of(conn);
+    struct thr_plan *plan = conn->plan;
+    int rc;
+
+    if (!conn->writing || conn->committed || conn->prepared || conn->writes.count == 0)
+        return SQLITE_OK;
+    THR_POINT("commit");
+    if ((rc = thr_plan_make(conn, plan)) != SQLITE_OK)
+        return rc;
+    if (plan->rollback)
+        return SQLITE_OK;
+    adapt_stripe(conn, plan);
+    if (plan->nothing)
+        return commit_nothing(conn);
+    if ((rc = lock_and_validate(conn, plan, patience_ns)) != SQLITE_OK)
+        return rc;
+    conn->prepared_seq = atomic_load_explicit(&head->commit_seq, memory_order_relaxed) + 1;
+    if ((rc = log_record(conn, plan, conn->prepared_seq)) != SQLITE_OK) {
+        thr_mutex_unlock(&head->commit_lock);
+        return rc;
+    }
+    conn->prepared = true;
+    return SQLITE_OK;
+}
+
+void thr_commit_finish(struct thr_conn *conn)
+{
+    if (!conn->prepared)
+        return;
+    conn->prepared = false;
+    publish_all(conn, conn->plan, conn->prepared_seq);
+    thr_mutex_unlock(&head_of(conn)->commit_lock);
+    THR_POINT("published");
+    thr_count(conn->slot, THR_COUNT_COMMITS, 1);
+    thr_count(conn->slot, THR_COUNT_LOG_BYTES, conn->record.bytes);
+    conn->committed = true;
+    conn->rerun = false;
+    settle(conn, conn->plan, conn->prepared_seq);
+}
+
+void thr_commit_abort(struct thr_conn *conn)
+{
+    if (!conn->prepared)
+        return;
+    conn->prepared = false;
+    thr_log_take_back(&conn->db->log, conn->record.bytes);
+    unclaim_space(conn, conn->plan);
+    thr_mutex_unlock(&head_of(conn)->commit_lock);
+}

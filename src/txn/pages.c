@@ -1,0 +1,333 @@
+/* Reading and writing pages of a transaction.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <sqlite3.h>
+#include <string.h>
+
+#include "../os/os.h"
+#include "db.h"
+#include "page1.h"
+#include "txn.h"
+
+static bool made_up_list(const struct thr_conn *conn)
+{
+    return atomic_load_explicit(&conn->db->shm.head->format, memory_order_relaxed) == 2;
+}
+
+/* Note the read, and find the version. */
+static int version_of(struct thr_conn *conn, uint32_t pgno, uint32_t *frame_out)
+{
+    int rc = SQLITE_OK;
+
+    if (!conn->read_only)
+        rc = thr_reads_add(&conn->reads, pgno);
+    if (conn->is_protected)
+        thr_turn_protect_page(conn, pgno);
+    *frame_out = thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
+    return rc;
+}
+
+int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
+{
+    uint32_t page_size = thr_conn_page_size(conn);
+    uint32_t frame = thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
+
+    if (frame != 0) {
+        *out = thr_heap_page(&conn->db->heap, frame);
+        return SQLITE_OK;
+    }
+    *out = buffer;
+    return thr_base_read(&conn->db->base, buffer, page_size, (int64_t)(pgno - 1) * page_size);
+}
+
+void thr_page1_overlay(const struct thr_conn *conn, uint8_t *page, uint32_t page_bytes)
+{
+    if (page_bytes < THR_P1_HEADER)
+        return;
+    if (page[THR_P1_VERSIONS] == 2)
+        page[THR_P1_VERSIONS] = 1;
+    if (page[THR_P1_VERSIONS + 1] == 2)
+        page[THR_P1_VERSIONS + 1] = 1;
+    thr_put32(page + THR_P1_CHANGES, conn->change_counter);
+    thr_put32(page + THR_P1_SIZE, conn->page_count);
+    thr_put32(page + THR_P1_VALID_FOR, conn->change_counter);
+    if (made_up_list(conn)) {
+        thr_put32(page + THR_P1_TRUNK, conn->free_count > 0 ? conn->stripe.chain.first : 0);
+        thr_put32(page + THR_P1_FREE, conn->free_count);
+    }
+}
+
+int thr_page1_committed(struct thr_conn *conn, uint8_t *to)
+{
+    const uint8_t *from;
+    uint32_t page_size = thr_conn_page_size(conn);
+    int rc = thr_page_committed(conn, 1, to, &from);
+
+    if (rc == SQLITE_OK && from != to)
+        memcpy(to, from, page_size);
+    return rc;
+}
+
+/* The list of all free pages was only announced so far, and now it is being read. */
+static int build_whole_list(struct thr_conn *conn)
+{
+    struct thr_chain *chain = &conn->stripe.chain;
+    struct thr_pages pages = {0};
+    int rc = thr_space_all_free(&conn->db->heap, conn->snapshot, conn->committed_count, chain->first, &pages);
+
+    if (rc == SQLITE_OK && pages.count != conn->free_count)
+        rc = SQLITE_CORRUPT;
+    if (rc == SQLITE_OK)
+        rc = thr_chain_make(chain, pages.at, pages.count,
+                            atomic_load_explicit(&conn->db->usable_size, memory_order_relaxed));
+    thr_os_free(pages.at);
+    if (rc == SQLITE_CORRUPT)
+        thr_log(rc, "throng: the free list of %s does not add up", conn->db->path);
+    return rc;
+}
+
+/* A trunk page of the list that the pager is shown: *found_out. */
+static int read_made_up(struct thr_conn *conn, uint32_t pgno, uint8_t *to, bool *found_out)
+{
+    struct thr_chain *chain = &conn->stripe.chain;
+    int rc = SQLITE_OK;
+
+    *found_out = false;
+    if (chain->first == 0 || conn->free_count == 0 || !made_up_list(conn))
+        return SQLITE_OK;
+    if (!chain->built && pgno == chain->first)
+        rc = build_whole_list(conn);
+    if (rc == SQLITE_OK && thr_chain_is_trunk(chain, pgno))
+        *found_out = thr_chain_trunk(chain, pgno, to, thr_conn_page_size(conn));
+    return rc;
+}
+
+int thr_page_original(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
+{
+    uint32_t page_size = thr_conn_page_size(conn);
+    const uint8_t *from;
+    bool found;
+    int rc = read_made_up(conn, pgno, to, &found);
+
+    if (rc != SQLITE_OK || found)
+        return rc;
+    if ((rc = thr_page_committed(conn, pgno, to, &from)) != SQLITE_OK)
+        return rc;
+    if (from != to)
+        memcpy(to, from, page_size);
+    if (pgno == 1)
+        thr_page1_overlay(conn, to, page_size);
+    return SQLITE_OK;
+}
+
+static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
+{
+    struct thr_db *db = conn->db;
+    uint32_t page_size = thr_conn_page_size(conn), frame;
+    const struct thr_write *write = thr_writes_find(&conn->writes, pgno);
+    bool found;
+    int rc;
+
+    if (write != NULL && write->frame != 0) {
+        memcpy(to, thr_heap_page(&db->heap, write->frame), page_size);
+        return SQLITE_OK;
+    }
+    if (pgno > conn->page_count) {
+        memset(to, 0, page_size);
+        return SQLITE_OK;
+    }
+    if ((rc = read_made_up(conn, pgno, to, &found)) != SQLITE_OK || found)
+        return rc;
+    if ((rc = version_of(conn, pgno, &frame)) != SQLITE_OK)
+        return rc;
+    thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);
+    if (frame != 0)
+        memcpy(to, thr_heap_page(&db->heap, frame), page_size);
+    else if ((rc = thr_base_read(&db->base, to, page_size, (int64_t)(pgno - 1) * page_size)) != SQLITE_OK)
+        return rc;
+    if (pgno == 1)
+        thr_page1_overlay(conn, to, page_size);
+    return SQLITE_OK;
+}
+
+/* The 16 bytes by which the pager sees whether its cache is still right: no need for the rest of page 1. */
+static void read_change_key(const struct thr_conn *conn, uint8_t *to)
+{
+    thr_put32(to, conn->change_counter);
+    thr_put32(to + 4, conn->page_count);
+    thr_put32(to + 8, conn->free_count > 0 ? conn->stripe.chain.first : 0);
+    thr_put32(to + 12, conn->free_count);
+}
+
+static int grow_buffer(struct thr_conn *conn)
+{
+    uint32_t page_size = thr_conn_page_size(conn);
+    uint8_t *at;
+
+    if (conn->buffer_bytes >= page_size)
+        return SQLITE_OK;
+    if ((at = thr_os_alloc(page_size)) == NULL)
+        return SQLITE_NOMEM;
+    thr_os_free(conn->page_buffer);
+    conn->page_buffer = at;
+    conn->buffer_bytes = page_size;
+    return SQLITE_OK;
+}
+
+/* Bytes that are no database we understand, or one that nobody may write: as they are in the file. */
+static int read_raw(struct thr_conn *conn, void *to, size_t bytes, int64_t offset, bool *short_out)
+{
+    int64_t size = atomic_load_explicit(&conn->db->base.bytes, memory_order_acquire);
+
+    *short_out = offset + (int64_t)bytes > size;
+    return thr_base_read(&conn->db->base, to, bytes, offset);
+}
+
+int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset, bool *short_out)
+{
+    uint32_t page_size = thr_conn_page_size(conn);
+    uint8_t *at = to;
+    int64_t end;
+    int rc;
+
+    *short_out = false;
+    if (conn->db->foreign)
+        return read_raw(conn, to, bytes, offset, short_out);
+    if (page_size == 0 || (conn->page_count == 0 && conn->writes.count == 0)) {
+        memset(to, 0, bytes);
+        *short_out = true;
+        return SQLITE_OK;
+    }
+    if (bytes == page_size && offset % page_size == 0) {
+        *short_out = offset / page_size >= conn->page_count && thr_writes_find(&conn->writes,
+                                                                               (uint32_t)(offset / page_size + 1)) == NULL;
+        return read_page(conn, (uint32_t)(offset / page_size + 1), to);
+    }
+    if (bytes == 16 && offset == THR_P1_CHANGES && made_up_list(conn) && conn->writes.count == 0) {
+        read_change_key(conn, to);
+        return SQLITE_OK;
+    }
+    if ((rc = grow_buffer(conn)) != SQLITE_OK)
+        return rc;
+    end = (int64_t)conn->page_count * page_size;
+    while (bytes > 0) {
+        size_t from = (size_t)(offset % page_size), part = page_size - from;
+
+        if (part > bytes)
+            part = bytes;
+        *short_out = *short_out || offset + (int64_t)part > end;
+        if ((rc = read_page(conn, (uint32_t)(offset / page_size + 1), conn->page_buffer)) != SQLITE_OK)
+            return rc;
+        memcpy(at, conn->page_buffer + from, part);
+        at += part;
+        offset += (int64_t)part;
+        bytes -= part;
+    }
+    return SQLITE_OK;
+}
+
+int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, int64_t map_limit, const uint8_t **out)
+{
+    struct thr_db *db = conn->db;
+    uint32_t page_size = thr_conn_page_size(conn), frame;
+    int64_t offset = (int64_t)(pgno - 1) * page_size;
+    int rc;
+
+    *out = NULL;
+    if (pgno <= 1 || pgno > conn->page_count || db->foreign || thr_writes_find(&conn->writes, pgno) != NULL ||
+        thr_chain_is_trunk(&conn->stripe.chain, pgno))
+        return SQLITE_OK;
+    if ((rc = version_of(conn, pgno, &frame)) != SQLITE_OK)
+        return rc;
+    if (frame != 0)
+        *out = thr_heap_page(&db->heap, frame);
+    else if (offset + page_size <= map_limit)
+        *out = thr_base_fetch(&db->base, page_size, offset);
+    if (*out != NULL)
+        thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);
+    return SQLITE_OK;
+}
+
+static int private_page(struct thr_conn *conn, uint32_t pgno, bool whole, uint8_t **out)
+{
+    struct thr_db *db = conn->db;
+    struct thr_write *write;
+    uint32_t frame = 0;
+    bool fresh;
+    int rc;
+
+    if ((write = thr_writes_find(&conn->writes, pgno)) != NULL) {
+        *out = thr_heap_page(&db->heap, write->frame);
+        return SQLITE_OK;
+    }
+    if ((rc = thr_frame_take(&db->heap, &conn->frames, &frame)) != SQLITE_OK)
+        return rc;
+    *out = thr_heap_page(&db->heap, frame);
+    if (!whole && (rc = read_page(conn, pgno, *out)) != SQLITE_OK)
+        goto err;
+    if ((write = thr_writes_add(&conn->writes, pgno, &fresh)) == NULL) {
+        rc = SQLITE_NOMEM;
+        goto err;
+    }
+    write->frame = frame;
+    return SQLITE_OK;
+
+err:
+    thr_frame_give(&db->heap, &conn->frames, frame);
+    return rc;
+}
+
+int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_t offset)
+{
+    uint32_t page_size = conn->db->heap.page_size;
+    const uint8_t *at = from;
+    uint8_t *page;
+    int rc;
+
+    if (conn->page_count == 0 && conn->writes.count == 0 && bytes != page_size) {
+        /* The first page of a new database: now its page size is known. Nobody else can have written (turn.c). */
+        if ((rc = thr_db_start_heap(conn->db, (uint32_t)bytes)) != SQLITE_OK)
+            return rc;
+        page_size = (uint32_t)bytes;
+    }
+    if (page_size == 0)
+        return SQLITE_IOERR_WRITE;
+    if (conn->committed) { /* locking_mode=EXCLUSIVE: the next transaction begins without a new lock */
+        thr_txn_discard(conn);
+        conn->committed = false;
+    }
+    while (bytes > 0) {
+        size_t to = (size_t)(offset % page_size), part = page_size - to;
+
+        if (part > bytes)
+            part = bytes;
+        if ((rc = private_page(conn, (uint32_t)(offset / page_size + 1), part == page_size, &page)) != SQLITE_OK)
+            return rc;
+        memcpy(page + to, at, part);
+        at += part;
+        offset += (int64_t)part;
+        bytes -= part;
+    }
+    thr_count(conn->slot, THR_COUNT_PAGES_WRITTEN, 1);
+    return SQLITE_OK;
+}
+
+void thr_page_truncate(struct thr_conn *conn, uint32_t page_count)
+{
+    uint32_t kept = 0;
+
+    if (conn->committed)
+        return; /* what follows a commit only repeats what the commit said */
+    for (uint32_t i = 0; i < conn->writes.count; i++) {
+        struct thr_write write = conn->writes.at[i];
+
+        if (write.pgno > page_count) {
+            thr_frame_give(&conn->db->heap, &conn->frames, write.frame);
+            *thr_map32_find(&conn->writes.index, write.pgno) = 0;
+        } else {
+            conn->writes.at[kept++] = write;
+            *thr_map32_find(&conn->writes.index, write.pgno) = kept;
+        }
+    }
+    conn->writes.count = kept;
+}

@@ -1,0 +1,223 @@
+/* Who must not lose, who must be alone, and who queues after a conflict.
+ *
+ * turn_lock is held by the one transaction at a time that was promised something: BEGIN IMMEDIATE and the second try
+ * of an autocommit statement are protected, BEGIN EXCLUSIVE, VACUUM and writers of a database with one free list
+ * (auto_vacuum) are alone.
+ *
+ * A protected transaction always reads the newest version of a page, and moves its snapshot on when it does. That is
+ * right because nothing it has read can have changed: it announces each page in the filter before it reads it, and
+ * whoever would commit a change to an announced page, or make the file grow past the protected transaction's view,
+ * waits until it is done.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <sqlite3.h>
+
+#include "../os/assert.h"
+#include "../os/os.h"
+#include "../os/point.h"
+#include "txn.h"
+
+/* How long to wait in here before SQLite's busy handler is asked. */
+static const uint64_t PATIENCE_NS = 20000000;
+static const uint64_t STEP_NS = 2000000;
+static const uint64_t GATE_PATIENCE_NS = 100000000;
+enum { QUEUE_FIRST = 4, QUEUE_MAX = 64, QUEUE_BUSY = 8 };
+
+static struct thr_head *head_of(const struct thr_conn *conn)
+{
+    return conn->db->shm.head;
+}
+
+int thr_turn_acquire(struct thr_conn *conn)
+{
+    if (conn->holds_turn)
+        return SQLITE_OK;
+    if (!thr_mutex_lock(&head_of(conn)->turn_lock, PATIENCE_NS))
+        return SQLITE_BUSY;
+    conn->holds_turn = true;
+    return SQLITE_OK;
+}
+
+static bool others_write(const struct thr_conn *conn)
+{
+    const struct thr_shm *shm = &conn->db->shm;
+    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
+
+    for (uint32_t i = 0; i < high; i++)
+        if (i != conn->slot_index && atomic_load_explicit(&thr_shm_slot(shm, i)->state, memory_order_seq_cst) ==
+                                         THR_SLOT_WRITER) /* pairs with thr_turn_enter_writer() */
+            return true;
+    return false;
+}
+
+int thr_turn_be_alone(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t began_ns = thr_os_now_ns();
+
+    THR_ASSERT(conn->holds_turn);
+    if (conn->is_alone)
+        return SQLITE_OK;
+    atomic_store_explicit(&head->alone_slot, conn->slot_index + 1, memory_order_seq_cst);
+    while (others_write(conn)) {
+        if (thr_os_now_ns() - began_ns > PATIENCE_NS) {
+            atomic_store_explicit(&head->alone_slot, 0, memory_order_seq_cst);
+            thr_os_futex_wake(&head->alone_slot, INT32_MAX);
+            return SQLITE_BUSY;
+        }
+        thr_os_sleep_ns(20000);
+    }
+    conn->is_alone = true;
+    return SQLITE_OK;
+}
+
+int thr_turn_enter_writer(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t began_ns = 0;
+    uint32_t alone;
+
+    for (;;) {
+        /* Either we see that somebody is alone, or he sees that we write. */
+        atomic_store_explicit(&conn->slot->state, THR_SLOT_WRITER, memory_order_seq_cst);
+        alone = atomic_load_explicit(&head->alone_slot, memory_order_seq_cst);
+        if (alone == 0 || alone == conn->slot_index + 1)
+            return SQLITE_OK;
+        atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_seq_cst);
+        if (began_ns == 0)
+            began_ns = thr_os_now_ns();
+        else if (thr_os_now_ns() - began_ns > PATIENCE_NS)
+            return SQLITE_BUSY;
+        thr_os_futex_wait(&head->alone_slot, alone, STEP_NS);
+    }
+}
+
+static uint32_t filter_bit(uint32_t pgno)
+{
+    return (pgno * 2654435769u) >> 16; /* of THR_FILTER_WORDS * 64 = 65,536 */
+}
+
+static void filter_add(struct thr_head *head, uint32_t pgno)
+{
+    uint32_t bit = filter_bit(pgno);
+    uint64_t word = atomic_load_explicit(&head->filter[bit / 64], memory_order_relaxed);
+    uint64_t mask = UINT64_C(1) << (bit % 64);
+
+    if ((word & mask) == 0) /* only the holder of turn_lock writes the filter */
+        atomic_store_explicit(&head->filter[bit / 64], word | mask, memory_order_seq_cst);
+}
+
+/* commit_lock is held, so no page changes while we announce those that the pager may use without reading them. */
+void thr_turn_protect(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+
+    THR_ASSERT(conn->holds_turn);
+    for (size_t i = 0; i < conn->reads.count; i++)
+        filter_add(head, conn->reads.pages[i]);
+    filter_add(head, 1);
+    atomic_store_explicit(&head->protected_slot, conn->slot_index + 1, memory_order_seq_cst);
+    conn->is_protected = true;
+}
+
+void thr_turn_protect_page(struct thr_conn *conn, uint32_t pgno)
+{
+    struct thr_head *head = head_of(conn);
+
+    filter_add(head, pgno);
+    /* A committer who looked at the filter before may still be about to publish: let him finish. One who takes
+     * commit_lock after this sees the page in the filter (pairs with thr_mutex_try()). */
+    if (atomic_load_explicit(&head->commit_lock.word, memory_order_seq_cst) != 0) {
+        thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+        thr_mutex_unlock(&head->commit_lock);
+    }
+    if (atomic_load_explicit(&head->commit_seq, memory_order_seq_cst) != conn->snapshot)
+        conn->snapshot = thr_snapshot_take(conn, NULL);
+}
+
+void thr_turn_release(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+
+    if (conn->is_protected) {
+        atomic_store_explicit(&head->protected_slot, 0, memory_order_seq_cst);
+        thr_os_futex_wake(&head->protected_slot, INT32_MAX);
+        for (uint32_t i = 0; i < THR_FILTER_WORDS; i++)
+            if (atomic_load_explicit(&head->filter[i], memory_order_relaxed) != 0)
+                atomic_store_explicit(&head->filter[i], 0, memory_order_relaxed);
+        conn->is_protected = false;
+    }
+    if (conn->is_alone) {
+        atomic_store_explicit(&head->alone_slot, 0, memory_order_seq_cst);
+        thr_os_futex_wake(&head->alone_slot, INT32_MAX);
+        conn->is_alone = false;
+    }
+    if (conn->holds_turn) {
+        conn->holds_turn = false;
+        thr_mutex_unlock(&head->turn_lock);
+    }
+}
+
+uint32_t thr_turn_spoils(const struct thr_conn *conn, bool grows)
+{
+    struct thr_head *head = head_of(conn);
+    uint32_t slot = atomic_load_explicit(&head->protected_slot, memory_order_seq_cst);
+
+    if (slot == 0 || slot == conn->slot_index + 1)
+        return 0;
+    if (grows)
+        return slot;
+    for (uint32_t i = 0; i < conn->writes.count; i++) {
+        uint32_t bit = filter_bit(conn->writes.at[i].pgno);
+
+        if (conn->writes.at[i].publish &&
+            (atomic_load_explicit(&head->filter[bit / 64], memory_order_seq_cst) >> (bit % 64) & 1) != 0)
+            return slot;
+    }
+    return 0;
+}
+
+bool thr_turn_wait_protected(struct thr_conn *conn, uint32_t slot)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t began_ns = thr_os_now_ns();
+
+    for (int count = 0; atomic_load_explicit(&head->protected_slot, memory_order_seq_cst) == slot;) {
+        thr_os_futex_wait(&head->protected_slot, slot, STEP_NS);
+        if (thr_os_now_ns() - began_ns > PATIENCE_NS &&
+            (conn->keep_waiting == NULL || !conn->keep_waiting(conn->keep_waiting_ctx, count++)))
+            return atomic_load_explicit(&head->protected_slot, memory_order_seq_cst) != slot;
+    }
+    return true;
+}
+
+void thr_gate_enter(struct thr_conn *conn)
+{
+    uint32_t gate = conn->lost_page % THR_GATES;
+
+    if (conn->gate >= 0 || conn->queue_for == 0)
+        return;
+    /* Queueing is there to save work, not to be right: who waited long enough goes on without. */
+    if (thr_mutex_lock(&head_of(conn)->gate[gate], GATE_PATIENCE_NS))
+        conn->gate = (int)gate;
+}
+
+void thr_gate_leave(struct thr_conn *conn, bool committed)
+{
+    struct thr_mutex *gate;
+
+    if (conn->gate < 0) {
+        if (!committed && conn->conflict != THR_CONFLICT_NONE && conn->queue_for < QUEUE_FIRST)
+            conn->queue_for = QUEUE_FIRST;
+        return;
+    }
+    gate = &head_of(conn)->gate[conn->gate];
+    if (!committed && conn->conflict != THR_CONFLICT_NONE)
+        conn->queue_for = conn->queue_for * 2 < QUEUE_MAX ? conn->queue_for * 2 : QUEUE_MAX;
+    else if (atomic_load_explicit(&gate->word, memory_order_relaxed) == 2)
+        conn->queue_for = conn->queue_for > QUEUE_BUSY ? conn->queue_for : QUEUE_BUSY; /* the page is still hot */
+    else if (conn->queue_for > 0)
+        conn->queue_for--;
+    conn->gate = -1;
+    thr_mutex_unlock(gate);
+}

@@ -1,0 +1,189 @@
+/* Transactions: a snapshot, what was read and written, and the commit.
+ *
+ * A connection (struct thr_conn) is used by one thread at a time, as SQLite's mutexes or its user see to.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_TXN_H
+#define THR_TXN_H
+
+#include "../base/base.h"
+#include "../heap/heap.h"
+#include "../log/log.h"
+#include "../space/space.h"
+#include "../util/map32.h"
+#include "sets.h"
+
+/* commit_seq of a database that was just opened: no commit yet. */
+#define THR_FIRST_SEQ 1u
+
+/* One database in one process; shared by its connections there.
+ *   field          writer                          guard
+ *   foreign        open                            fixed: bytes that are not a database we understand; never written
+ *   usable_size    first writer, rewrite           the writer is alone
+ *   sync_wanted    any connection                  atomic: some commit asked for a sync
+ *   checkpoint_*   checkpointer                    checkpoint_lock */
+struct thr_db {
+    struct thr_shm shm;
+    struct thr_heap heap;
+    struct thr_log log;
+    struct thr_base base;
+    char *directory; /* <db>-journal; NULL for a database that cannot be written */
+    const char *path;
+    uint32_t file_mode;
+    bool foreign;
+    _Atomic uint32_t broken; /* a step that cannot be taken back failed half-way: reopen, and recover from the log */
+    _Atomic uint32_t usable_size;
+    _Atomic uint32_t sync_wanted;
+    uint32_t checkpoint_page; /* next page to look at; 0: no cycle is under way */
+    uint32_t checkpoint_end;
+    uint64_t checkpoint_target;
+    _Atomic uint32_t checkpoint_running;
+};
+
+/* What the running statement wants (see kind.h in src/vfs). */
+enum thr_kind {
+    THR_KIND_READ,      /* a statement that cannot write, outside BEGIN */
+    THR_KIND_RAW,       /* no statement is running: schema load, backup, serialize */
+    THR_KIND_EXPLICIT,  /* inside BEGIN or SAVEPOINT */
+    THR_KIND_AUTOCOMMIT,
+    THR_KIND_RETURNING, /* autocommit, and it may return rows before it commits: it cannot be rerun */
+    THR_KIND_IMMEDIATE,
+    THR_KIND_EXCLUSIVE,
+    THR_KIND_REWRITE /* VACUUM, the target of a backup */
+};
+
+/* Why a commit failed. */
+enum thr_conflict { THR_CONFLICT_NONE, THR_CONFLICT_READ, THR_CONFLICT_WRITE, THR_CONFLICT_SCHEMA, THR_CONFLICT_SPACE };
+
+struct thr_conn {
+    struct thr_db *db;
+    struct thr_slot *slot;
+    uint32_t slot_index;
+    bool read_only;
+    bool hold_alone; /* locking_mode=EXCLUSIVE: alone from the next snapshot on */
+
+    /* What the pager sees. */
+    uint64_t snapshot;       /* 0: none */
+    uint64_t first_snapshot; /* of this transaction; a protected one moves on */
+    uint64_t cache_seq;      /* the pager's cache is right for this sequence; 0: for none */
+    uint32_t cache_epoch;    /* of the page size and format (struct thr_head.space_epoch) */
+    uint32_t page_count;
+    uint32_t committed_count; /* pages of the snapshot; page_count may reach into pages given out since */
+    uint32_t free_count;
+    uint32_t change_counter; /* as served in page 1 */
+    uint32_t counter_bias;   /* commits of ours that changed nothing */
+
+    /* The transaction. */
+    enum thr_kind kind;
+    bool writing;   /* RESERVED or more */
+    bool committed; /* published, COMMIT_PHASETWO still to come */
+    bool prepared;  /* logged, commit_lock held; prepared_seq and new_extent are what will be published */
+    uint64_t prepared_seq, new_extent;
+    struct thr_plan *plan;
+    bool must_be_next; /* another statement of the connection is reading: nobody may come in between */
+    bool change_counter_written;
+    uint32_t set_format; /* PRAGMA freelist_format is changing it to this; else 0 */
+    bool holds_turn, is_alone, is_protected;
+    int gate; /* index of the gate held, -1 for none */
+    struct thr_reads reads;
+    struct thr_writes writes;
+
+    /* After a conflict. */
+    enum thr_conflict conflict;
+    uint32_t lost_page;
+    uint32_t queue_for; /* so many more transactions queue at the gate of lost_page */
+    bool rerun;         /* the statement runs again: it must not lose */
+
+    /* Stocks. */
+    bool wants_stripe;
+    uint32_t begins;
+    struct thr_frames frames;
+    struct thr_stripe stripe;
+    struct thr_chain after; /* scratch */
+    struct thr_pages taken, freed, superseded;
+    struct thr_pages used; /* taken and appended: for the log */
+    struct thr_record record;
+    char *scratch_path;
+    uint8_t *page_buffer; /* one page */
+    uint32_t buffer_bytes;
+
+    /* Called while a wait goes on; returns whether to go on waiting (SQLite's busy handler). */
+    bool (*keep_waiting)(void *ctx, int count);
+    void *keep_waiting_ctx;
+};
+
+/* 0 for a database without a page. The first writer of a new database knows its page size before the others do. */
+static inline uint32_t thr_conn_page_size(const struct thr_conn *conn)
+{
+    return conn->writing ? conn->db->heap.page_size
+                         : atomic_load_explicit(&conn->db->shm.head->page_size, memory_order_acquire);
+}
+
+/* --- begin.c: snapshots and turns --- */
+
+/* Announce and take a snapshot of the newest commit (I1). *extent_out may be NULL. */
+uint64_t thr_snapshot_take(struct thr_conn *conn, uint64_t *extent_out);
+
+/* Begin a read transaction for a statement of this kind. Waits as the kind asks. SQLITE_OK, SQLITE_BUSY, SQLITE_NOMEM,
+ * SQLITE_FULL, SQLITE_IOERR_*. */
+int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind);
+/* Become a writer. SQLITE_OK, SQLITE_BUSY (wait and begin anew), SQLITE_BUSY_SNAPSHOT (this snapshot can never
+ * write), SQLITE_READONLY. */
+int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind);
+/* Forget everything written and not committed. */
+void thr_txn_discard(struct thr_conn *conn);
+/* The write transaction is over, committed or not; the snapshot stays. */
+void thr_txn_end_write(struct thr_conn *conn);
+void thr_txn_end(struct thr_conn *conn);
+
+/* --- turn.c: who must not lose, who must be alone, who queues --- */
+int thr_turn_acquire(struct thr_conn *conn);
+int thr_turn_be_alone(struct thr_conn *conn);
+void thr_turn_protect(struct thr_conn *conn);
+void thr_turn_protect_page(struct thr_conn *conn, uint32_t pgno);
+void thr_turn_release(struct thr_conn *conn);
+/* Become a counted writer, unless someone else is alone. */
+int thr_turn_enter_writer(struct thr_conn *conn);
+/* The slot + 1 of a protected transaction that must not see these pages change or the file grow, or 0. commit_lock. */
+uint32_t thr_turn_spoils(const struct thr_conn *conn, bool grows);
+/* Wait until that one is done. False: patience is over. */
+bool thr_turn_wait_protected(struct thr_conn *conn, uint32_t slot);
+void thr_gate_enter(struct thr_conn *conn);
+void thr_gate_leave(struct thr_conn *conn, bool committed);
+
+/* --- pages.c: reading and writing pages of the transaction --- */
+
+/* `bytes` at `offset` of the database as this transaction sees it. *short_out: it ended before. */
+int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset, bool *short_out);
+/* A pointer to a whole page that stays as it is until the snapshot ends, or NULL: read it. */
+int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, int64_t map_limit, const uint8_t **out);
+int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_t offset);
+/* The committed version in the snapshot: a frame's memory, or NULL and the base file's content in `buffer`. */
+int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out);
+/* Forget private pages past the new end. */
+void thr_page_truncate(struct thr_conn *conn, uint32_t page_count);
+/* The page as the transaction found it, whatever it wrote since (for the rollback journal). */
+int thr_page_original(struct thr_conn *conn, uint32_t pgno, uint8_t *to);
+/* Bytes 24..39 of page 1, and the like. */
+void thr_page1_overlay(const struct thr_conn *conn, uint8_t *page, uint32_t page_bytes);
+int thr_page1_committed(struct thr_conn *conn, uint8_t *to);
+
+/* --- commit.c --- */
+
+/* Would the transaction fail now? Cheap; no lock. SQLITE_OK or SQLITE_BUSY_SNAPSHOT (conn->conflict says why). */
+int thr_commit_check(struct thr_conn *conn);
+/* First half of a commit (I2): validate, take the next sequence, log. On SQLITE_OK commit_lock is held (conn->prepared)
+ * unless there was nothing to commit, and thr_commit_finish() or thr_commit_abort() must follow soon. Otherwise
+ * nothing has happened: SQLITE_BUSY_SNAPSHOT (conn->conflict says why; also when commit_lock could not be had within
+ * `patience_ns`), SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM, SQLITE_CORRUPT. */
+int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns);
+/* Second half: publish. Cannot fail. */
+void thr_commit_finish(struct thr_conn *conn);
+/* Or take everything back. */
+void thr_commit_abort(struct thr_conn *conn);
+
+/* --- conn.c --- */
+int thr_conn_open(struct thr_db *db, bool read_only, struct thr_conn **out);
+void thr_conn_close(struct thr_conn *conn);
+
+#endif

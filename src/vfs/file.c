@@ -1,0 +1,419 @@
+/* The methods of a database file.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <stddef.h>
+#include <string.h>
+
+#include "vfs.h"
+
+#include "../ckpt/checkpoint.h"
+#include "../os/os.h"
+#include "../os/point.h"
+#include "../txn/plan.h"
+#include "throng.h"
+
+enum { RERUNS_MAX = 20 };
+static const uint64_t SECOND_LOCK_NS = 50000000;
+
+static struct thr_main_file *main_of(sqlite3_file *file)
+{
+    return (struct thr_main_file *)(void *)file;
+}
+
+static bool keep_waiting(void *ctx, int count)
+{
+    struct thr_main_file *file = ctx;
+
+    (void)count;
+    return file->busy_handler != NULL && file->busy_handler(file->busy_arg) != 0;
+}
+
+int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *flags_out)
+{
+    struct thr_db *db;
+    bool read_only = false;
+    int rc;
+
+    memset(file, 0, sizeof *file);
+    if ((rc = thr_db_acquire(name, flags, &file->open_db, &db, &read_only)) != SQLITE_OK)
+        return rc;
+    if ((rc = thr_conn_open(db, read_only, &file->conn)) != SQLITE_OK) {
+        thr_db_release(file->open_db);
+        return rc;
+    }
+    file->conn->keep_waiting = keep_waiting;
+    file->conn->keep_waiting_ctx = file;
+    file->forks = thr_fork_count();
+    if (flags_out != NULL)
+        *flags_out = read_only ? (flags & ~SQLITE_OPEN_READWRITE & ~SQLITE_OPEN_CREATE) | SQLITE_OPEN_READONLY : flags;
+    file->base.pMethods = &thr_main_methods;
+    return SQLITE_OK;
+}
+
+static int main_close(sqlite3_file *sqlite_file)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+
+    thr_journal_free(&file->journal);
+    if (file->forks == thr_fork_count()) { /* a child must not end what its parent began */
+        thr_conn_close(file->conn);
+        thr_db_release(file->open_db);
+    }
+    sqlite_file->pMethods = NULL;
+    return SQLITE_OK;
+}
+
+/* Outside any lock SQLite reads the header once, at open. */
+static int read_unlocked(struct thr_main_file *file, void *to, int bytes, int64_t offset, bool *short_out)
+{
+    int rc = thr_txn_begin(file->conn, THR_KIND_READ);
+
+    if (rc != SQLITE_OK)
+        return rc == SQLITE_BUSY ? SQLITE_IOERR_READ : rc;
+    rc = thr_page_read(file->conn, to, (size_t)bytes, offset, short_out);
+    thr_txn_end(file->conn);
+    return rc;
+}
+
+static int main_read(sqlite3_file *sqlite_file, void *to, int bytes, sqlite3_int64 offset)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+    bool is_short = false;
+    int rc;
+
+    if (file->lock == SQLITE_LOCK_NONE)
+        rc = read_unlocked(file, to, bytes, offset, &is_short);
+    else
+        rc = thr_page_read(file->conn, to, (size_t)bytes, offset, &is_short);
+    if (rc == SQLITE_OK && is_short)
+        return SQLITE_IOERR_SHORT_READ;
+    return rc;
+}
+
+static int main_write(sqlite3_file *sqlite_file, const void *from, int bytes, sqlite3_int64 offset)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+
+    if (!file->conn->writing)
+        return SQLITE_IOERR_WRITE;
+    return thr_page_write(file->conn, from, (size_t)bytes, offset);
+}
+
+static int main_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+    uint32_t page_size = thr_conn_page_size(file->conn);
+
+    if (!file->conn->writing)
+        return SQLITE_IOERR_TRUNCATE;
+    if (page_size != 0)
+        thr_page_truncate(file->conn, (uint32_t)((size + page_size - 1) / page_size));
+    return SQLITE_OK;
+}
+
+static int main_sync(sqlite3_file *sqlite_file, int flags)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+    struct thr_db *db = file->conn->db;
+
+    (void)flags;
+    if (!file->conn->committed)
+        return SQLITE_OK; /* what is not committed need not last */
+    atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
+    return thr_log_sync(&db->log);
+}
+
+static int main_file_size(sqlite3_file *sqlite_file, sqlite3_int64 *size_out)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+    struct thr_conn *conn = file->conn;
+    uint32_t page_count = conn->page_count;
+
+    if (conn->db->foreign) {
+        *size_out = atomic_load_explicit(&conn->db->base.bytes, memory_order_acquire);
+        return SQLITE_OK;
+    }
+    for (uint32_t i = 0; i < conn->writes.count; i++)
+        if (conn->writes.at[i].pgno > page_count)
+            page_count = conn->writes.at[i].pgno;
+    *size_out = (sqlite3_int64)page_count * thr_conn_page_size(conn);
+    return SQLITE_OK;
+}
+
+static int lock_shared(struct thr_main_file *file)
+{
+    struct thr_statement_info info;
+    int rc;
+
+    if (file->conn->read_only) {
+        info.kind = THR_KIND_READ;
+        info.writes = false;
+    } else {
+        thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+    }
+    if (info.writes)
+        file->conn->wants_stripe = true;
+    if ((rc = thr_txn_begin(file->conn, info.kind)) == SQLITE_OK)
+        file->lock = SQLITE_LOCK_SHARED;
+    return rc;
+}
+
+static int lock_reserved(struct thr_main_file *file)
+{
+    struct thr_statement_info info;
+    int rc;
+
+    thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+    if ((rc = thr_txn_reserve(file->conn, info.kind)) == SQLITE_OK)
+        file->lock = SQLITE_LOCK_RESERVED;
+    return rc;
+}
+
+static int lock_exclusive(struct thr_main_file *file)
+{
+    int rc;
+
+    if (!file->conn->writing && (rc = thr_txn_reserve(file->conn, THR_KIND_EXCLUSIVE)) != SQLITE_OK)
+        return rc;
+    /* Inside BEGIN a transaction that has lost already learns it before it writes a page. Autocommit statements go on
+     * to the commit, where they can be told to run again. */
+    if (file->conn->kind == THR_KIND_EXPLICIT && (rc = thr_commit_check(file->conn)) != SQLITE_OK)
+        return rc;
+    file->lock = SQLITE_LOCK_EXCLUSIVE;
+    return SQLITE_OK;
+}
+
+static int main_lock(sqlite3_file *sqlite_file, int level)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+
+    if (file->lock >= level)
+        return SQLITE_OK;
+    if (file->forks != thr_fork_count()) {
+        thr_log(SQLITE_IOERR_LOCK, "throng: %s was opened before fork(): open it again in the child",
+                file->conn->db->path);
+        return SQLITE_IOERR_LOCK;
+    }
+    switch (level) {
+    case SQLITE_LOCK_SHARED:
+        return lock_shared(file);
+    case SQLITE_LOCK_RESERVED:
+        return lock_reserved(file);
+    default:
+        return lock_exclusive(file);
+    }
+}
+
+static int main_unlock(sqlite3_file *sqlite_file, int level)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+
+    if (file->lock <= level || file->forks != thr_fork_count()) {
+        file->lock = file->lock < level ? file->lock : level;
+        return SQLITE_OK;
+    }
+    if (file->lock > SQLITE_LOCK_SHARED) {
+        file->check_point_due = file->check_point_due || file->conn->committed;
+        thr_txn_end_write(file->conn);
+    }
+    file->lock = level;
+    if (level == SQLITE_LOCK_NONE) {
+        thr_txn_end(file->conn);
+        if (file->check_point_due) {
+            file->check_point_due = false;
+            thr_checkpoint_step(file->conn);
+        }
+    }
+    return SQLITE_OK;
+}
+
+static int main_check_reserved(sqlite3_file *sqlite_file, int *result_out)
+{
+    (void)sqlite_file;
+    *result_out = 0;
+    return SQLITE_OK;
+}
+
+/* Do other files of the same connection take part in this commit? Then none may publish before all have prepared. */
+static bool commits_alone(const struct thr_main_file *file)
+{
+    sqlite3 *db = file->db == NULL ? NULL : *file->db;
+    const char *name;
+    int writers = 0;
+
+    for (int i = 0; db != NULL && (name = sqlite3_db_name(db, i)) != NULL; i++)
+        writers += sqlite3_txn_state(db, name) == SQLITE_TXN_WRITE && i != 1;
+    return writers <= 1;
+}
+
+/* The commit failed on a conflict: let SQLite run the statement again, or tell the application. */
+static int conflict(struct thr_main_file *file)
+{
+    struct thr_statement_info info;
+
+    thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+    if (file->conn->kind != THR_KIND_AUTOCOMMIT || info.busy != 1 || ++file->reruns > RERUNS_MAX)
+        return SQLITE_BUSY_SNAPSHOT;
+    file->conn->rerun = true; /* the second try is protected: it cannot lose again */
+    thr_count(file->conn->slot, THR_COUNT_RERUNS, 1);
+    return SQLITE_SCHEMA;
+}
+
+static int commit_resized(struct thr_main_file *file)
+{
+    struct thr_conn *conn = file->conn;
+    int rc;
+
+    if (!thr_barrier_raise(conn)) {
+        thr_log(SQLITE_BUSY, "throng: the page size of %s cannot change while it is being read", conn->db->path);
+        return SQLITE_BUSY_SNAPSHOT;
+    }
+    if ((rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK) {
+        thr_commit_finish(conn);
+        if ((rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
+            atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
+            thr_log(rc, "throng: %s: the new page size could not be put in place; close all connections and open "
+                        "the database again to recover it from its log",
+                    conn->db->path);
+        }
+    }
+    thr_barrier_lower(conn);
+    return rc;
+}
+
+static int commit(struct thr_main_file *file)
+{
+    struct thr_conn *conn = file->conn;
+    struct thr_statement_info info;
+    bool alone;
+    int rc;
+
+    if (!conn->writing || conn->writes.count == 0)
+        return SQLITE_OK;
+    conn->must_be_next = false;
+    if (atomic_load_explicit(&conn->db->shm.head->commit_seq, memory_order_relaxed) != conn->snapshot) {
+        thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+        conn->must_be_next = info.busy > 1;
+    }
+    if (thr_plan_new_page_size(conn) != 0) {
+        rc = commit_resized(file);
+    } else {
+        alone = commits_alone(file);
+        rc = thr_commit_prepare(conn, alone ? UINT64_MAX : SECOND_LOCK_NS);
+        if (rc == SQLITE_OK && alone)
+            thr_commit_finish(conn);
+    }
+    if (rc == SQLITE_BUSY_SNAPSHOT)
+        rc = conflict(file);
+    else if (rc == SQLITE_OK)
+        file->reruns = 0;
+    return rc;
+}
+
+static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+
+    switch (op) {
+    case SQLITE_FCNTL_SYNC:
+        return commit(file);
+    case SQLITE_FCNTL_COMMIT_PHASETWO:
+        thr_commit_finish(file->conn);
+        return SQLITE_OK;
+    case SQLITE_FCNTL_PDB:
+        file->db = arg;
+        return SQLITE_OK;
+    case SQLITE_FCNTL_BUSYHANDLER:
+        memcpy(&file->busy_handler, arg, sizeof file->busy_handler);
+        file->busy_arg = ((void **)arg)[1];
+        return SQLITE_OK;
+    case SQLITE_FCNTL_PRAGMA:
+        return thr_pragma(file, arg);
+    case SQLITE_FCNTL_MMAP_SIZE: {
+        sqlite3_int64 limit = *(sqlite3_int64 *)arg;
+
+        *(sqlite3_int64 *)arg = file->mmap_limit;
+        if (limit >= 0)
+            file->mmap_limit = limit;
+        return SQLITE_OK;
+    }
+    case SQLITE_FCNTL_VFSNAME:
+        *(char **)arg = sqlite3_mprintf("throng/%s", thr_base_vfs()->zName);
+        return SQLITE_OK;
+    case SQLITE_FCNTL_LOCKSTATE:
+        *(int *)arg = file->lock;
+        return SQLITE_OK;
+    case SQLITE_FCNTL_HAS_MOVED:
+        *(int *)arg = 0;
+        return SQLITE_OK;
+    case SQLITE_FCNTL_SIZE_HINT:
+    case SQLITE_FCNTL_CHUNK_SIZE:
+        return SQLITE_OK;
+    case SQLITE_FCNTL_POWERSAFE_OVERWRITE:
+        *(int *)arg = 1;
+        return SQLITE_OK;
+    case THRONG_FCNTL_SERVER_MODE:
+        *(int *)arg = file->conn->db->foreign || !file->conn->db->base.writable ? 0 : 1;
+        return SQLITE_OK;
+    case THRONG_FCNTL_FILEID:
+        thr_db_identity(file->open_db, arg);
+        return SQLITE_OK;
+    default:
+        return SQLITE_NOTFOUND;
+    }
+}
+
+static int main_sector_size(sqlite3_file *file)
+{
+    (void)file;
+    return 512; /* as large as the smallest page, so that the pager treats every page on its own */
+}
+
+static int main_characteristics(sqlite3_file *file)
+{
+    (void)file;
+    /* True of the journal, which lives in memory; and pages are never torn, as they go to the log first. */
+    return SQLITE_IOCAP_SAFE_APPEND | SQLITE_IOCAP_SEQUENTIAL | SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+}
+
+static int main_fetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, int bytes, void **out)
+{
+    struct thr_main_file *file = main_of(sqlite_file);
+    uint32_t page_size = thr_conn_page_size(file->conn);
+    const uint8_t *page = NULL;
+    int rc;
+
+    *out = NULL;
+    if (file->mmap_limit <= 0 || file->lock == SQLITE_LOCK_NONE || page_size == 0 || bytes != (int)page_size ||
+        offset % page_size != 0)
+        return SQLITE_OK;
+    rc = thr_page_fetch(file->conn, (uint32_t)(offset / page_size + 1), file->mmap_limit, &page);
+    memcpy(out, &page, sizeof page);
+    return rc;
+}
+
+static int main_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *page)
+{
+    (void)file;
+    (void)offset;
+    (void)page;
+    return SQLITE_OK; /* the snapshot keeps it */
+}
+
+const sqlite3_io_methods thr_main_methods = {
+    .iVersion = 3,
+    .xClose = main_close,
+    .xRead = main_read,
+    .xWrite = main_write,
+    .xTruncate = main_truncate,
+    .xSync = main_sync,
+    .xFileSize = main_file_size,
+    .xLock = main_lock,
+    .xUnlock = main_unlock,
+    .xCheckReservedLock = main_check_reserved,
+    .xFileControl = main_control,
+    .xSectorSize = main_sector_size,
+    .xDeviceCharacteristics = main_characteristics,
+    .xFetch = main_fetch,
+    .xUnfetch = main_unfetch,
+};

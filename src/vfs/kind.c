@@ -1,0 +1,116 @@
+/* What kind of transaction is about to begin? The VFS is only told "lock": the running statement says why.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <ctype.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "vfs.h"
+
+/* Past white space and comments. */
+static const char *skip_blank(const char *sql)
+{
+    for (;;) {
+        while (isspace((unsigned char)*sql) || *sql == ';')
+            sql++;
+        if (sql[0] == '-' && sql[1] == '-') {
+            while (*sql != '\0' && *sql != '\n')
+                sql++;
+        } else if (sql[0] == '/' && sql[1] == '*') {
+            for (sql += 2; *sql != '\0' && !(sql[0] == '*' && sql[1] == '/');)
+                sql++;
+            if (*sql != '\0')
+                sql += 2;
+        } else {
+            return sql;
+        }
+    }
+}
+
+/* If the next word is `word`, the place after it; else NULL. */
+static const char *take_word(const char *sql, const char *word)
+{
+    size_t bytes = strlen(word);
+
+    sql = skip_blank(sql);
+    if (sqlite3_strnicmp(sql, word, (int)bytes) != 0 || isalnum((unsigned char)sql[bytes]) || sql[bytes] == '_')
+        return NULL;
+    return sql + bytes;
+}
+
+static bool has_word(const char *sql, const char *word)
+{
+    while (*(sql = skip_blank(sql)) != '\0') {
+        if (take_word(sql, word) != NULL)
+            return true;
+        sql++;
+        while (isalnum((unsigned char)*sql) || *sql == '_')
+            sql++;
+    }
+    return false;
+}
+
+static enum thr_kind kind_of_text(const char *sql)
+{
+    const char *rest;
+
+    if (sql == NULL)
+        return THR_KIND_AUTOCOMMIT;
+    if ((rest = take_word(sql, "BEGIN")) != NULL) {
+        if (take_word(rest, "IMMEDIATE") != NULL)
+            return THR_KIND_IMMEDIATE;
+        if (take_word(rest, "EXCLUSIVE") != NULL)
+            return THR_KIND_EXCLUSIVE;
+        return THR_KIND_EXPLICIT;
+    }
+    if ((rest = take_word(sql, "VACUUM")) != NULL && !has_word(rest, "INTO"))
+        return THR_KIND_REWRITE;
+    return THR_KIND_AUTOCOMMIT;
+}
+
+void thr_statement_info(sqlite3 *db, struct thr_statement_info *out)
+{
+    sqlite3_stmt *stmt = NULL;
+    bool rows = false, immediate = false, exclusive = false, rewrite = false;
+
+    memset(out, 0, sizeof *out);
+    out->kind = THR_KIND_RAW;
+    if (db == NULL)
+        return;
+    while ((stmt = sqlite3_next_stmt(db, stmt)) != NULL) {
+        if (!sqlite3_stmt_busy(stmt))
+            continue;
+        out->busy++;
+        if (sqlite3_stmt_readonly(stmt))
+            continue;
+        out->writes = true;
+        switch (kind_of_text(sqlite3_sql(stmt))) {
+        case THR_KIND_IMMEDIATE:
+            immediate = true;
+            break;
+        case THR_KIND_EXCLUSIVE:
+            exclusive = true;
+            break;
+        case THR_KIND_REWRITE:
+            rewrite = true;
+            break;
+        default:
+            rows = rows || sqlite3_column_count(stmt) > 0;
+            break;
+        }
+    }
+    if (rewrite)
+        out->kind = THR_KIND_REWRITE;
+    else if (exclusive)
+        out->kind = THR_KIND_EXCLUSIVE;
+    else if (immediate)
+        out->kind = THR_KIND_IMMEDIATE;
+    else if (out->busy == 0)
+        out->kind = THR_KIND_RAW;
+    else if (!sqlite3_get_autocommit(db))
+        out->kind = THR_KIND_EXPLICIT;
+    else if (!out->writes)
+        out->kind = THR_KIND_READ;
+    else
+        out->kind = rows ? THR_KIND_RETURNING : THR_KIND_AUTOCOMMIT;
+}

@@ -1,0 +1,97 @@
+/* PRAGMAs: ours, and those of SQLite that mean something else here.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs.h"
+
+#include "../ckpt/checkpoint.h"
+#include "../os/os.h"
+#include "../txn/format.h"
+
+/* All modes are answered with the one in force: changes can always be rolled back, and what a commit survives is up
+ * to `synchronous`, not to the journal. */
+static int pragma_journal_mode(struct thr_main_file *file, char **args)
+{
+    (void)file;
+    args[0] = sqlite3_mprintf("delete");
+    return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
+}
+
+static int pragma_locking_mode(struct thr_main_file *file, char **args)
+{
+    bool exclusive = args[2] != NULL && sqlite3_stricmp(args[2], "exclusive") == 0;
+
+    if (args[2] == NULL)
+        return SQLITE_NOTFOUND;
+    if (exclusive && file->lock != SQLITE_LOCK_NONE && !file->conn->hold_alone) {
+        /* This transaction's snapshot cannot become the only writer's any more. */
+        args[0] = sqlite3_mprintf("normal");
+        return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
+    }
+    file->conn->hold_alone = exclusive && !file->conn->read_only;
+    return SQLITE_NOTFOUND; /* and SQLite does its part */
+}
+
+static int pragma_freelist_format(struct thr_main_file *file, char **args)
+{
+    uint32_t format = 0;
+    int rc;
+
+    if (args[2] != NULL && strcmp(args[2], "1") != 0 && strcmp(args[2], "2") != 0) {
+        args[0] = sqlite3_mprintf("freelist_format is 1 (one free list) or 2 (stripes), not %s", args[2]);
+        return SQLITE_ERROR;
+    }
+    if (args[2] != NULL && (rc = thr_format_set(file->conn, (uint32_t)atoi(args[2]))) != SQLITE_OK) {
+        args[0] = sqlite3_mprintf("freelist_format cannot be changed now: %s", sqlite3_errstr(rc));
+        return rc;
+    }
+    format = atomic_load_explicit(&file->conn->db->shm.head->format, memory_order_relaxed);
+    args[0] = sqlite3_mprintf("%u", format);
+    return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
+}
+
+static int pragma_stats(struct thr_main_file *file, char **args)
+{
+    char *text = NULL, *longer;
+
+    for (uint32_t i = 0; thr_stats_name(i) != NULL; i++) {
+        longer = sqlite3_mprintf("%s%s%s %lld", text == NULL ? "" : text, text == NULL ? "" : "\n", thr_stats_name(i),
+                                 (long long)thr_stats_value(file->conn->db, i));
+        sqlite3_free(text);
+        if ((text = longer) == NULL)
+            return SQLITE_NOMEM;
+    }
+    args[0] = text;
+    return SQLITE_OK;
+}
+
+/* These look at the whole free list: show it, instead of the connection's own pages. */
+static int pragma_whole_list(struct thr_main_file *file, char **args)
+{
+    (void)args;
+    if (file->lock == SQLITE_LOCK_NONE && file->conn->stripe.own) {
+        thr_stripe_release(&file->conn->db->shm, &file->conn->stripe);
+        file->conn->cache_seq = 0;
+    }
+    return SQLITE_NOTFOUND;
+}
+
+int thr_pragma(struct thr_main_file *file, char **args)
+{
+    static const struct {
+        const char *name;
+        int (*fn)(struct thr_main_file *file, char **args);
+    } PRAGMAS[] = {
+        {"journal_mode", pragma_journal_mode},       {"locking_mode", pragma_locking_mode},
+        {"freelist_format", pragma_freelist_format}, {"throng_stats", pragma_stats},
+        {"integrity_check", pragma_whole_list},      {"quick_check", pragma_whole_list},
+        {"freelist_count", pragma_whole_list},       {"page_count", pragma_whole_list},
+    };
+
+    for (size_t i = 0; i < sizeof PRAGMAS / sizeof PRAGMAS[0]; i++)
+        if (sqlite3_stricmp(args[1], PRAGMAS[i].name) == 0)
+            return PRAGMAS[i].fn(file, args);
+    return SQLITE_NOTFOUND;
+}

@@ -1,0 +1,92 @@
+/* The VFS "throng": a thin layer that turns what the pager asks for into transactions.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_VFS_H
+#define THR_VFS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "api.h"
+#include "../txn/txn.h"
+
+struct thr_open_db;
+struct thr_group;
+
+/* The rollback journal. The pager writes the original of each page before it changes it; since the transaction's
+ * snapshot has that page, only its number is kept. One per connection, kept from one transaction to the next. */
+struct thr_journal {
+    uint8_t header[512];
+    uint32_t header_bytes;
+    struct thr_journal_entry {
+        uint32_t pgno, checksum;
+    } *entries;
+    uint32_t count, capacity;
+    uint32_t page_size;
+    uint8_t *other; /* what is neither header nor page: a super-journal's name */
+    uint32_t other_bytes, other_capacity;
+    int64_t other_at;
+};
+
+/* A database file as SQLite holds it. */
+struct thr_main_file {
+    sqlite3_file base;
+    struct thr_open_db *open_db;
+    struct thr_conn *conn;
+    sqlite3 **db; /* SQLITE_FCNTL_PDB */
+    int (*busy_handler)(void *);
+    void *busy_arg;
+    int lock;
+    uint32_t forks; /* of the process when it was opened */
+    int64_t mmap_limit;
+    uint32_t reruns; /* of the statement at hand, without success */
+    bool check_point_due;
+    struct thr_journal journal;
+    struct thr_main_file *next_of_db; /* other Throng files of the same connection */
+};
+
+struct thr_journal_file {
+    sqlite3_file base;
+    struct thr_main_file *main;
+};
+
+extern const sqlite3_io_methods thr_main_methods;
+extern const sqlite3_io_methods thr_journal_methods;
+
+/* register.c */
+int thr_register(int make_default);
+sqlite3_vfs *thr_base_vfs(void);
+
+/* file.c */
+int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *flags_out);
+
+/* open.c: databases open in this process, by device and inode. *out is shared; give it back with thr_db_release().
+ * SQLITE_OK; SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*: the reason is in
+ * the log (sqlite3_log). Blocks while another thread opens or closes a database, and while it is recovered. */
+int thr_db_acquire(const char *path, int flags, struct thr_open_db **out, struct thr_db **db_out, bool *read_only_out);
+void thr_db_release(struct thr_open_db *open_db);
+void thr_db_identity(const struct thr_open_db *open_db, sqlite3_int64 *id);
+/* How often this process was forked off; a database belongs to the process that opened it. */
+uint32_t thr_fork_count(void);
+
+/* kind.c */
+struct thr_statement_info {
+    enum thr_kind kind;
+    bool writes;       /* a running statement may write */
+    uint32_t busy;     /* statements that are running */
+};
+void thr_statement_info(sqlite3 *db, struct thr_statement_info *out);
+
+/* journal.c */
+int thr_journal_open(const char *name, sqlite3_file *file);
+void thr_journal_free(struct thr_journal *journal);
+
+/* pragma.c */
+int thr_pragma(struct thr_main_file *file, char **args);
+
+/* stats.c: the table-valued function throng_stats */
+int thr_stats_register(sqlite3 *db);
+const char *thr_stats_name(uint32_t index); /* NULL past the last */
+int64_t thr_stats_value(struct thr_db *db, uint32_t index);
+
+#endif
