@@ -44,6 +44,35 @@ static void segment_delete(struct thr_log *log, struct thr_segment *segment)
     segment_free(segment);
 }
 
+static struct thr_segment *spare_take(struct thr_log *log)
+{
+    struct thr_segment *segment = NULL;
+
+    for (int i = 0; i < THR_SPARES && segment == NULL; i++)
+        segment = atomic_exchange_explicit(&log->spare[i], NULL, memory_order_acquire); /* pairs with spare_put() */
+    return segment;
+}
+
+static bool spare_put(struct thr_log *log, struct thr_segment *segment)
+{
+    for (int i = 0; i < THR_SPARES; i++) {
+        struct thr_segment *none = NULL;
+
+        if (atomic_compare_exchange_strong_explicit(&log->spare[i], &none, segment, memory_order_release,
+                                                    memory_order_relaxed)) /* pairs with spare_take() */
+            return true;
+    }
+    return false;
+}
+
+static bool spare_there(struct thr_log *log)
+{
+    for (int i = 0; i < THR_SPARES; i++)
+        if (atomic_load_explicit(&log->spare[i], memory_order_relaxed) != NULL)
+            return true;
+    return false;
+}
+
 static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, struct thr_segment **out)
 {
     struct thr_segment *segment;
@@ -209,7 +238,8 @@ void thr_log_close(struct thr_log *log)
         segment_free(segment);
     }
     segment_free(log->current);
-    segment_free(atomic_exchange_explicit(&log->spare, NULL, memory_order_acquire));
+    while ((segment = spare_take(log)) != NULL)
+        segment_free(segment);
     thr_os_free(log->directory);
     memset(log, 0, sizeof *log);
 }
@@ -241,7 +271,7 @@ static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq
     uint32_t runs = free_runs(log->shm, (uint32_t)(extent >> 32), NULL);
     size_t need = records_offset(runs) + record_bytes + sizeof(struct thr_record_head);
     size_t bytes = atomic_load_explicit(&log->next_bytes, memory_order_relaxed);
-    struct thr_segment *segment = atomic_exchange_explicit(&log->spare, NULL, memory_order_acquire);
+    struct thr_segment *segment = spare_take(log);
     int rc;
 
     if (segment != NULL && segment->bytes < need) {
@@ -313,14 +343,14 @@ void thr_log_prepare(struct thr_log *log)
     struct thr_segment *segment = NULL;
     uint32_t no = 0;
 
-    if (tail < bytes / 4 || atomic_load_explicit(&log->spare, memory_order_relaxed) != NULL ||
+    if (tail < bytes / 4 || spare_there(log) ||
         !atomic_compare_exchange_strong_explicit(&log->making_spare, &no, 1, memory_order_acquire,
                                                  memory_order_relaxed))
         return;
     /* A name of its own until it is used: the segment with the next number may be in use before this one is ready. */
-    if (atomic_load_explicit(&log->spare, memory_order_relaxed) == NULL &&
-        segment_make(log, number + (UINT64_C(1) << 32), bytes, &segment) == SQLITE_OK) {
-        atomic_store_explicit(&log->spare, segment, memory_order_release);
+    if (!spare_there(log) && segment_make(log, number + (UINT64_C(1) << 32), bytes, &segment) == SQLITE_OK) {
+        if (!spare_put(log, segment))
+            segment_delete(log, segment);
         if (bytes < THR_SEGMENT_MAX)
             atomic_store_explicit(&log->next_bytes, bytes * 2, memory_order_relaxed);
     }
@@ -359,7 +389,7 @@ static struct thr_segment *take_retired(struct thr_log *log, uint64_t horizon)
 
 void thr_log_retire(struct thr_log *log, uint64_t horizon)
 {
-    struct thr_segment *segment, *none;
+    struct thr_segment *segment;
 
     while ((segment = take_retired(log, horizon)) != NULL) {
         atomic_fetch_sub_explicit(&log->live_bytes, segment->record_bytes, memory_order_relaxed);
@@ -367,10 +397,7 @@ void thr_log_retire(struct thr_log *log, uint64_t horizon)
             thr_os_sleep_ns(100000);
         THR_POINT("log-retire");
         memset(segment->at, 0, sizeof(struct thr_segment_head)); /* not a segment any more, whatever its name */
-        none = NULL;
-        if (segment->bytes != THR_SEGMENT_MAX ||
-            !atomic_compare_exchange_strong_explicit(&log->spare, &none, segment, memory_order_release,
-                                                     memory_order_relaxed))
+        if (segment->bytes != THR_SEGMENT_MAX || !spare_put(log, segment))
             segment_delete(log, segment);
     }
 }

@@ -49,6 +49,9 @@ struct thr_page_run {
     uint32_t first, count;
 };
 
+/* Segments kept to be used again. */
+#define THR_SPARES 6
+
 struct thr_segment {
     uint64_t number;
     uint64_t last_seq;      /* of the full ones */
@@ -63,7 +66,7 @@ struct thr_segment {
 
 /* One process's hold on the log.
  *   current, full       committer     commit_lock (`full` also: checkpoint_lock to take from its head)
- *   spare, making_spare anyone        atomic exchange
+ *   spare[], making_spare anyone       atomic exchange
  *   must_sync           thr_log_sync  atomic; from the first sync on, a full segment is synced before the next begins */
 struct thr_log {
     struct thr_shm *shm;
@@ -71,7 +74,7 @@ struct thr_log {
     uint32_t mode;
     struct thr_segment *current;
     struct thr_segment *full, *full_last; /* oldest first, not yet checkpointed */
-    _Atomic(struct thr_segment *) spare;
+    _Atomic(struct thr_segment *) spare[THR_SPARES];
     _Atomic uint32_t making_spare;
     _Atomic uint32_t must_sync;
     _Atomic uint64_t next_bytes; /* size of the next segment to make */

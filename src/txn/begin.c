@@ -303,7 +303,8 @@ void thr_txn_end(struct thr_conn *conn)
 {
     thr_txn_end_write(conn);
     thr_turn_release(conn);
-    thr_gate_leave(conn, true);
+    if (conn->gate >= 0) /* it only read */
+        thr_gate_leave(conn, false);
     conn->snapshot = 0;
     atomic_store_explicit(&conn->slot->snapshot, 0, memory_order_seq_cst);
     atomic_store_explicit(&conn->slot->state, THR_SLOT_IDLE, memory_order_release);

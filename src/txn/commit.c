@@ -127,11 +127,11 @@ static int claim_space(struct thr_conn *conn, const struct thr_plan *plan)
     if (plan->page_count > conn->page_count)
         rc = thr_space_claim_end(shm, conn->page_count + 1, plan->page_count, &claimed);
     if (rc == SQLITE_OK && !claimed)
-        return lost(conn, THR_CONFLICT_SPACE, 1);
+        return lost(conn, THR_CONFLICT_SPACE, 0);
     if (rc == SQLITE_OK && !conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken)) {
         if (plan->page_count > conn->page_count)
             thr_space_unclaim_end(shm, conn->page_count + 1, plan->page_count, conn->db->heap.page_size);
-        return lost(conn, THR_CONFLICT_SPACE, 1);
+        return lost(conn, THR_CONFLICT_SPACE, 0);
     }
     return rc;
 }
@@ -226,14 +226,14 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
     THR_POINT("validated");
     for (;;) {
         if (!thr_mutex_lock(&head->commit_lock, patience_ns))
-            return lost(conn, THR_CONFLICT_WRITE, 1);
+            return lost(conn, THR_CONFLICT_WRITE, 0);
         now = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
         rc = now == checked ? SQLITE_OK : validate(conn);
         if (rc != SQLITE_OK)
             break;
         checked = now;
         if (now != conn->snapshot && conn->must_be_next) {
-            rc = lost(conn, THR_CONFLICT_READ, 1);
+            rc = lost(conn, THR_CONFLICT_READ, 0);
             break;
         }
         grows = plan->page_count > (uint32_t)(atomic_load_explicit(&head->extent[now & 1], memory_order_relaxed) >> 32);
@@ -242,7 +242,7 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
         thr_mutex_unlock(&head->commit_lock);
         THR_POINT("spoils");
         if (!thr_turn_wait_protected(conn, slot))
-            return lost(conn, THR_CONFLICT_WRITE, 1);
+            return lost(conn, THR_CONFLICT_WRITE, 0);
     }
     thr_mutex_unlock(&head->commit_lock);
     return rc;

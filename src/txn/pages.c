@@ -27,17 +27,28 @@ static int version_of(struct thr_conn *conn, uint32_t pgno, uint32_t *frame_out)
     return rc;
 }
 
-int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
+/* A page of the database file: by its mapping if the user asked for one (then an I/O error is a signal, as with stock
+ * SQLite), else by a read. */
+static int read_base(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
 {
     uint32_t page_size = thr_conn_page_size(conn);
+    int64_t offset = (int64_t)(pgno - 1) * page_size;
+
+    if (offset + page_size <= conn->map_limit && (*out = thr_base_fetch(&conn->db->base, page_size, offset)) != NULL)
+        return SQLITE_OK;
+    *out = buffer;
+    return thr_base_read(&conn->db->base, buffer, page_size, offset);
+}
+
+int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
+{
     uint32_t frame = thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
 
     if (frame != 0) {
         *out = thr_heap_page(&conn->db->heap, frame);
         return SQLITE_OK;
     }
-    *out = buffer;
-    return thr_base_read(&conn->db->base, buffer, page_size, (int64_t)(pgno - 1) * page_size);
+    return read_base(conn, pgno, buffer, out);
 }
 
 void thr_page1_overlay(const struct thr_conn *conn, uint8_t *page, uint32_t page_bytes)
@@ -125,6 +136,7 @@ static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
     struct thr_db *db = conn->db;
     uint32_t page_size = thr_conn_page_size(conn), frame;
     const struct thr_write *write = thr_writes_find(&conn->writes, pgno);
+    const uint8_t *from;
     bool found;
     int rc;
 
@@ -141,10 +153,13 @@ static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
     if ((rc = version_of(conn, pgno, &frame)) != SQLITE_OK)
         return rc;
     thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);
+    from = to;
     if (frame != 0)
-        memcpy(to, thr_heap_page(&db->heap, frame), page_size);
-    else if ((rc = thr_base_read(&db->base, to, page_size, (int64_t)(pgno - 1) * page_size)) != SQLITE_OK)
+        from = thr_heap_page(&db->heap, frame);
+    else if ((rc = read_base(conn, pgno, to, &from)) != SQLITE_OK)
         return rc;
+    if (from != to)
+        memcpy(to, from, page_size);
     if (pgno == 1)
         thr_page1_overlay(conn, to, page_size);
     return SQLITE_OK;
@@ -226,7 +241,7 @@ int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset,
     return SQLITE_OK;
 }
 
-int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, int64_t map_limit, const uint8_t **out)
+int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out)
 {
     struct thr_db *db = conn->db;
     uint32_t page_size = thr_conn_page_size(conn), frame;
@@ -241,7 +256,7 @@ int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, int64_t map_limit, cons
         return rc;
     if (frame != 0)
         *out = thr_heap_page(&db->heap, frame);
-    else if (offset + page_size <= map_limit)
+    else if (offset + page_size <= conn->map_limit)
         *out = thr_base_fetch(&db->base, page_size, offset);
     if (*out != NULL)
         thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);

@@ -2,7 +2,6 @@
 #include "sets.h"
 
 #include <sqlite3.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../os/os.h"
@@ -10,41 +9,32 @@
 void thr_reads_free(struct thr_reads *reads)
 {
     thr_os_free(reads->pages);
+    thr_os_free(reads->bits);
     memset(reads, 0, sizeof *reads);
 }
 
 void thr_reads_clear(struct thr_reads *reads)
 {
-    if (reads->count == 0)
-        return;
-    reads->count = 0;
-    memset(reads->filter, 0, sizeof reads->filter);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static void sort_unique(struct thr_reads *reads)
-{
-    size_t kept = 0;
-
-    if (reads->count == 0)
-        return;
-    qsort(reads->pages, reads->count, sizeof *reads->pages, ascending);
     for (size_t i = 0; i < reads->count; i++)
-        if (i == 0 || reads->pages[i] != reads->pages[kept - 1])
-            reads->pages[kept++] = reads->pages[i];
-    reads->count = kept;
+        reads->bits[reads->pages[i] / 64] = 0;
+    reads->count = 0;
 }
 
-int thr_reads_add_slow(struct thr_reads *reads, uint32_t pgno)
+int thr_reads_grow(struct thr_reads *reads, uint32_t pgno)
 {
-    sort_unique(reads);
-    if (reads->count * 4 >= reads->capacity * 3) {
+    if (pgno >= reads->bit_count) {
+        uint32_t bits = reads->bit_count > 0 ? reads->bit_count : 4096;
+        uint64_t *at;
+
+        while (bits <= pgno)
+            bits = bits < UINT32_MAX / 2 ? bits * 2 : UINT32_MAX - 63;
+        if ((at = thr_os_realloc(reads->bits, bits / 64 * sizeof *at)) == NULL)
+            return SQLITE_NOMEM;
+        memset(at + reads->bit_count / 64, 0, (bits - reads->bit_count) / 64 * sizeof *at);
+        reads->bits = at;
+        reads->bit_count = bits;
+    }
+    if (reads->count == reads->capacity) {
         size_t capacity = reads->capacity > 0 ? reads->capacity * 2 : 256;
         uint32_t *at = thr_os_realloc(reads->pages, capacity * sizeof *at);
 
@@ -53,8 +43,6 @@ int thr_reads_add_slow(struct thr_reads *reads, uint32_t pgno)
         reads->pages = at;
         reads->capacity = capacity;
     }
-    reads->filter[pgno % 256] = pgno;
-    reads->pages[reads->count++] = pgno;
     return SQLITE_OK;
 }
 

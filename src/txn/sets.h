@@ -10,28 +10,33 @@
 
 #include "../util/map32.h"
 
-/* Pages read since the pager's cache was last dropped: a superset of what the transaction depends on. Appended; a
- * small filter leaves out most repetitions, sorting the rest when the array is full. */
+/* Pages read since the pager's cache was last dropped: a superset of what the transaction depends on. A list, and a
+ * bit for each page so that none is in the list twice. */
 struct thr_reads {
     uint32_t *pages;
     size_t count, capacity;
-    uint32_t filter[256];
+    uint64_t *bits;
+    uint32_t bit_count; /* pages below this have a bit */
 };
 
 void thr_reads_free(struct thr_reads *reads);
 void thr_reads_clear(struct thr_reads *reads);
-int thr_reads_add_slow(struct thr_reads *reads, uint32_t pgno); /* SQLITE_OK, SQLITE_NOMEM */
+int thr_reads_grow(struct thr_reads *reads, uint32_t pgno); /* SQLITE_OK, SQLITE_NOMEM */
 
 static inline int thr_reads_add(struct thr_reads *reads, uint32_t pgno)
 {
-    uint32_t *place = &reads->filter[pgno % 256];
+    uint64_t mask = UINT64_C(1) << (pgno % 64);
 
-    if (*place == pgno)
-        return 0;
-    if (reads->count == reads->capacity)
-        return thr_reads_add_slow(reads, pgno);
-    *place = pgno;
-    reads->pages[reads->count++] = pgno;
+    if (pgno >= reads->bit_count || reads->count == reads->capacity) {
+        int rc = thr_reads_grow(reads, pgno);
+
+        if (rc != 0)
+            return rc;
+    }
+    if ((reads->bits[pgno / 64] & mask) == 0) {
+        reads->bits[pgno / 64] |= mask;
+        reads->pages[reads->count++] = pgno;
+    }
     return 0;
 }
 

@@ -21,7 +21,7 @@
 static const uint64_t PATIENCE_NS = 20000000;
 static const uint64_t STEP_NS = 2000000;
 static const uint64_t GATE_PATIENCE_NS = 100000000;
-enum { QUEUE_FIRST = 4, QUEUE_MAX = 64, QUEUE_BUSY = 8 };
+enum { QUEUE_FIRST = 2, QUEUE_MAX = 64, HOT_WITHIN = 8 };
 
 static struct thr_head *head_of(const struct thr_conn *conn)
 {
@@ -204,20 +204,28 @@ void thr_gate_enter(struct thr_conn *conn)
 
 void thr_gate_leave(struct thr_conn *conn, bool committed)
 {
-    struct thr_mutex *gate;
+    bool lost = !committed && conn->conflict != THR_CONFLICT_NONE;
 
-    if (conn->gate < 0) {
-        if (!committed && conn->conflict != THR_CONFLICT_NONE && conn->queue_for < QUEUE_FIRST)
-            conn->queue_for = QUEUE_FIRST;
-        return;
-    }
-    gate = &head_of(conn)->gate[conn->gate];
-    if (!committed && conn->conflict != THR_CONFLICT_NONE)
-        conn->queue_for = conn->queue_for * 2 < QUEUE_MAX ? conn->queue_for * 2 : QUEUE_MAX;
-    else if (atomic_load_explicit(&gate->word, memory_order_relaxed) == 2)
-        conn->queue_for = conn->queue_for > QUEUE_BUSY ? conn->queue_for : QUEUE_BUSY; /* the page is still hot */
-    else if (conn->queue_for > 0)
+    /* One loss is chance; two on the same page within a few transactions make it hot. How long to queue is then learnt
+     * like TCP's window: twice as long after each loss, half after each win without queueing. A page that everybody
+     * wants ends at one try in QUEUE_MAX without, all others at none with. */
+    if (lost && conn->lost_page != 0) {
+        if (conn->lost_page == conn->lost_before && conn->wins_since_loss <= HOT_WITHIN) {
+            conn->penalty = conn->penalty == 0                ? QUEUE_FIRST
+                            : conn->penalty * 2 < QUEUE_MAX ? conn->penalty * 2
+                                                            : QUEUE_MAX;
+            conn->queue_for = conn->penalty;
+        }
+        conn->lost_before = conn->lost_page;
+        conn->wins_since_loss = 0;
+    } else if (conn->gate >= 0) {
         conn->queue_for--;
-    conn->gate = -1;
-    thr_mutex_unlock(gate);
+    } else if (committed) {
+        conn->penalty /= 2;
+        conn->wins_since_loss++;
+    }
+    if (conn->gate >= 0) {
+        thr_mutex_unlock(&head_of(conn)->gate[conn->gate]);
+        conn->gate = -1;
+    }
 }

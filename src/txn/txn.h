@@ -73,6 +73,8 @@ struct thr_conn {
     uint32_t change_counter; /* as served in page 1 */
     uint32_t counter_bias;   /* commits of ours that changed nothing */
 
+    int64_t map_limit; /* PRAGMA mmap_size: so much of the file is read through its mapping */
+
     /* The transaction. */
     enum thr_kind kind;
     bool writing;   /* RESERVED or more */
@@ -90,7 +92,9 @@ struct thr_conn {
 
     /* After a conflict. */
     enum thr_conflict conflict;
-    uint32_t lost_page;
+    uint32_t lost_page; /* 0: not a page's fault */
+    uint32_t lost_before, wins_since_loss;
+    uint32_t penalty;   /* how many transactions queued after the last loss */
     uint32_t queue_for; /* so many more transactions queue at the gate of lost_page */
     bool rerun;         /* the statement runs again: it must not lose */
 
@@ -156,7 +160,7 @@ void thr_gate_leave(struct thr_conn *conn, bool committed);
 /* `bytes` at `offset` of the database as this transaction sees it. *short_out: it ended before. */
 int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset, bool *short_out);
 /* A pointer to a whole page that stays as it is until the snapshot ends, or NULL: read it. */
-int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, int64_t map_limit, const uint8_t **out);
+int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out);
 int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_t offset);
 /* The committed version in the snapshot: a frame's memory, or NULL and the base file's content in `buffer`. */
 int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out);

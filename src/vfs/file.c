@@ -332,9 +332,9 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
     case SQLITE_FCNTL_MMAP_SIZE: {
         sqlite3_int64 limit = *(sqlite3_int64 *)arg;
 
-        *(sqlite3_int64 *)arg = file->mmap_limit;
+        *(sqlite3_int64 *)arg = file->conn->map_limit;
         if (limit >= 0)
-            file->mmap_limit = limit;
+            file->conn->map_limit = limit;
         return SQLITE_OK;
     }
     case SQLITE_FCNTL_VFSNAME:
@@ -384,10 +384,10 @@ static int main_fetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, int bytes
     int rc;
 
     *out = NULL;
-    if (file->mmap_limit <= 0 || file->lock == SQLITE_LOCK_NONE || page_size == 0 || bytes != (int)page_size ||
+    if (file->conn->map_limit <= 0 || file->lock == SQLITE_LOCK_NONE || page_size == 0 || bytes != (int)page_size ||
         offset % page_size != 0)
         return SQLITE_OK;
-    rc = thr_page_fetch(file->conn, (uint32_t)(offset / page_size + 1), file->mmap_limit, &page);
+    rc = thr_page_fetch(file->conn, (uint32_t)(offset / page_size + 1), &page);
     memcpy(out, &page, sizeof page);
     return rc;
 }

@@ -38,7 +38,6 @@ struct thr_main_file {
     void *busy_arg;
     int lock;
     uint32_t forks; /* of the process when it was opened */
-    int64_t mmap_limit;
     uint32_t reruns; /* of the statement at hand, without success */
     bool check_point_due;
     struct thr_journal journal;

@@ -1,0 +1,237 @@
+/* The databases of a benchmark.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "database.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../interrupt.h"
+#include "../random.h"
+
+#define BUSY_TIMEOUT_MS 10000
+#define COPY_BYTES (1 << 20)
+#define LOAD_STEP 1024   /* rows between two looks at the clock */
+#define CHECK_STEP 10000 /* instructions of SQLite's machine likewise */
+
+static const char interrupted_message[] = "interrupted";
+
+static const char schema[] = "CREATE TABLE t1(a INTEGER PRIMARY KEY, b BLOB(16), c BLOB(16), d BLOB(400));"
+                             "CREATE INDEX i1 ON t1(b);"
+                             "CREATE INDEX i2 ON t1(c);"
+                             "CREATE TABLE t2(x INTEGER PRIMARY KEY, d BLOB(100));"
+                             "CREATE TABLE t3(id INTEGER PRIMARY KEY, v INTEGER);"
+                             "INSERT INTO t3 VALUES(1, 0);";
+
+static const char *message_of(const char *what, const char *why)
+{
+    static char message[THR_ERROR_BYTES];
+
+    (void)snprintf(message, sizeof message, "%s: %s", what, why);
+    return message;
+}
+
+/* --- loading --- */
+
+/* The indexes are there from the start, so that their pages are as full as they stay in use, not packed: else the
+ * first measurements would be of page splits. */
+static int load_rows(sqlite3 *db, const struct thr_settings *settings, struct thr_progress *progress)
+{
+    struct thr_random random;
+    sqlite3_stmt *insert = NULL;
+    uint8_t blob[16 + 16 + 400];
+    int rc;
+
+    thr_random_seed(&random, settings->seed);
+    rc = sqlite3_prepare_v2(db, "INSERT INTO t1 VALUES(?, ?, ?, ?)", -1, &insert, NULL);
+    for (uint64_t row = 1; rc == SQLITE_OK && row <= settings->rows; row++) {
+        thr_random_fill(&random, blob, sizeof blob);
+        (void)sqlite3_bind_int64(insert, 1, (sqlite3_int64)row);
+        (void)sqlite3_bind_blob(insert, 2, blob, 16, SQLITE_STATIC);
+        (void)sqlite3_bind_blob(insert, 3, blob + 16, 16, SQLITE_STATIC);
+        (void)sqlite3_bind_blob(insert, 4, blob + 32, 400, SQLITE_STATIC);
+        (void)sqlite3_step(insert);
+        rc = sqlite3_reset(insert);
+        if (row % LOAD_STEP == 0 && thr_interrupted())
+            rc = SQLITE_INTERRUPT;
+        if (row % LOAD_STEP == 0 || row == settings->rows)
+            thr_progress_show(progress, (double)row / (double)settings->rows, "loading %" PRIu64 " rows",
+                              settings->rows);
+    }
+    (void)sqlite3_finalize(insert);
+    return rc;
+}
+
+const char *thr_database_load(const struct thr_settings *settings, const char *path, struct thr_progress *progress)
+{
+    const char *message = NULL;
+    sqlite3 *db = NULL;
+    int rc;
+
+    thr_progress_stage(progress);
+    rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                         settings->base_vfs);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, "PRAGMA journal_mode=off; PRAGMA synchronous=off; PRAGMA cache_size=-1000000; BEGIN",
+                          NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, schema, NULL, NULL, NULL);
+    if (rc == SQLITE_OK && thr_settings_need_rows(settings))
+        rc = load_rows(db, settings, progress);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+    if (rc == SQLITE_INTERRUPT)
+        message = interrupted_message;
+    else if (rc != SQLITE_OK)
+        message = message_of("loading the database", sqlite3_errmsg(db));
+    (void)sqlite3_close(db);
+    return message;
+}
+
+/* --- copies --- */
+
+static int copy_bytes(int from, int to)
+{
+    char *buffer = malloc(COPY_BYTES);
+    ssize_t got = 0, put;
+    int err = buffer == NULL ? ENOMEM : 0;
+
+    while (err == 0 && !thr_interrupted() && (got = read(from, buffer, COPY_BYTES)) != 0) {
+        if (got < 0)
+            err = errno;
+        else if ((put = write(to, buffer, (size_t)got)) != got)
+            err = put < 0 ? errno : ENOSPC;
+    }
+    free(buffer);
+    return err;
+}
+
+static const char *copy_file(const char *from_path, const char *to_path)
+{
+    int from = open(from_path, O_RDONLY | O_CLOEXEC), to, err;
+
+    if (from < 0)
+        return message_of(from_path, strerror(errno));
+    to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    err = to < 0 ? errno : copy_bytes(from, to);
+    (void)close(from);
+    if (to >= 0 && close(to) != 0 && err == 0)
+        err = errno;
+    if (err != 0)
+        return message_of(to_path, strerror(err));
+    return thr_interrupted() ? interrupted_message : NULL;
+}
+
+/* Run a query whose first column must be `wanted`. */
+static const char *expect_answer(sqlite3 *db, const char *sql, const char *wanted)
+{
+    const char *message = NULL, *answer;
+    sqlite3_stmt *statement = NULL;
+    char why[THR_ERROR_BYTES];
+
+    if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) != SQLITE_OK || sqlite3_step(statement) != SQLITE_ROW) {
+        message = message_of(sql, sqlite3_errmsg(db));
+    } else {
+        answer = (const char *)sqlite3_column_text(statement, 0);
+        if (answer == NULL || sqlite3_stricmp(answer, wanted) != 0) {
+            (void)snprintf(why, sizeof why, "\"%s\", not \"%s\"", answer != NULL ? answer : "", wanted);
+            message = message_of(sql, why);
+        }
+    }
+    (void)sqlite3_finalize(statement);
+    return message;
+}
+
+const char *thr_database_copy(const struct thr_settings *settings, const char *from, const struct thr_target *target)
+{
+    const char *message = copy_file(from, target->path);
+    sqlite3 *db = NULL;
+    char pragma[64];
+
+    if (message != NULL || target->engine->journal_mode == NULL)
+        return message;
+    (void)snprintf(pragma, sizeof pragma, "PRAGMA journal_mode=%s", target->engine->journal_mode);
+    if (sqlite3_open_v2(target->path, &db, SQLITE_OPEN_READWRITE, settings->base_vfs) != SQLITE_OK)
+        message = message_of(target->path, sqlite3_errmsg(db));
+    else
+        message = expect_answer(db, pragma, target->engine->journal_mode);
+    (void)sqlite3_close(db);
+    return message;
+}
+
+/* --- connections --- */
+
+int thr_database_open(const struct thr_settings *settings, const struct thr_target *target, sqlite3 **db_out)
+{
+    const struct thr_engine *engine = target->engine;
+    const char *vfs = engine->journal_mode == NULL ? settings->vfs : settings->base_vfs;
+    char pragmas[256], cache[48] = "";
+    int rc;
+
+    if ((rc = sqlite3_open_v2(target->path, db_out, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs)) != SQLITE_OK)
+        return rc;
+    (void)sqlite3_extended_result_codes(*db_out, 1);
+    (void)sqlite3_busy_timeout(*db_out, BUSY_TIMEOUT_MS);
+    if (settings->cache_size != 0)
+        (void)snprintf(cache, sizeof cache, "PRAGMA cache_size=%" PRId64 ";", settings->cache_size);
+    /* WAL is a property of the file; persist is one of the connection. */
+    (void)snprintf(pragmas, sizeof pragmas, "PRAGMA synchronous=%s; PRAGMA mmap_size=%" PRId64 "; %s%s%s",
+                   settings->synchronous, settings->mmap_bytes, cache,
+                   engine->journal_mode != NULL ? "PRAGMA journal_mode=" : "",
+                   engine->journal_mode != NULL ? engine->journal_mode : "");
+    return sqlite3_exec(*db_out, pragmas, NULL, NULL, NULL);
+}
+
+/* --- the check --- */
+
+static int check_interrupted(void *ctx)
+{
+    (void)ctx;
+    return thr_interrupted();
+}
+
+/* The transactions themselves are checked as well: lost ones would make any engine fast. */
+static void expectation(const struct thr_settings *settings, const struct thr_target *target, const char **sql_out,
+                        char *wanted, size_t wanted_bytes)
+{
+    uint64_t count = target->commits;
+
+    *sql_out = "SELECT count(*) FROM t1";
+    if (settings->workload == THR_WORKLOAD_APPEND)
+        *sql_out = "SELECT count(*) FROM t2";
+    else if (settings->workload == THR_WORKLOAD_INCREMENT)
+        *sql_out = "SELECT v FROM t3";
+    else
+        count = settings->rows;
+    (void)snprintf(wanted, wanted_bytes, "%" PRIu64, count);
+}
+
+void thr_database_check(const struct thr_settings *settings, struct thr_target *target)
+{
+    const char *message, *sql;
+    struct stat status;
+    sqlite3 *db = NULL;
+    char wanted[32], journal[sizeof target->path + 16];
+
+    if (sqlite3_open_v2(target->path, &db, SQLITE_OPEN_READWRITE, settings->base_vfs) != SQLITE_OK) {
+        message = message_of("stock SQLite cannot open it", sqlite3_errmsg(db));
+    } else {
+        sqlite3_progress_handler(db, CHECK_STEP, check_interrupted, NULL);
+        (void)sqlite3_exec(db, "PRAGMA mmap_size=1073741824", NULL, NULL, NULL);
+        message = expect_answer(db, "PRAGMA integrity_check", "ok");
+        expectation(settings, target, &sql, wanted, sizeof wanted);
+        if (message == NULL)
+            message = expect_answer(db, sql, wanted);
+    }
+    (void)sqlite3_close(db);
+    (void)snprintf(journal, sizeof journal, "%s-journal", target->path);
+    if (message == NULL && stat(journal, &status) == 0 && S_ISDIR(status.st_mode))
+        message = message_of("left behind", journal);
+    (void)snprintf(target->verdict, sizeof target->verdict, "%s", message == NULL ? "ok" : message);
+}

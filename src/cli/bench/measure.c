@@ -1,0 +1,241 @@
+/* One measurement.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "../clock.h"
+#include "../interrupt.h"
+#include "client.h"
+
+#define WARM_UP_NS UINT64_C(300000000)
+#define TICK_NS UINT64_C(50000000)
+#define NS_PER_SECOND 1e9
+#define NS_PER_MS 1e6
+
+struct window {
+    uint64_t begun_ns, ended_ns;
+    double cpu_us;
+};
+
+static double cpu_now_us(void)
+{
+    struct rusage usage;
+
+    (void)getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static void sleep_ns(uint64_t ns)
+{
+    struct timespec time = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+
+    (void)nanosleep(&time, NULL);
+}
+
+/* In short steps, so that an interrupt is noticed. */
+static void sleep_until(uint64_t end_ns, uint64_t begin_ns, thr_measure_tick tick, void *ctx)
+{
+    uint64_t now_ns;
+
+    while ((now_ns = thr_clock_ns()) < end_ns && !thr_interrupted()) {
+        if (tick != NULL)
+            tick(ctx, (double)(now_ns - begin_ns) / (double)(end_ns - begin_ns));
+        sleep_ns(end_ns - now_ns < TICK_NS ? end_ns - now_ns : TICK_NS);
+    }
+}
+
+static void set_phase(struct thr_stage *stage, enum thr_phase phase)
+{
+    atomic_store_explicit(&stage->phase, phase, memory_order_relaxed); /* see phase_of() */
+}
+
+/* --- threads --- */
+
+/* The clients that could be started; fewer than wanted only if the system refuses. */
+static uint32_t start(struct thr_stage *stage, struct thr_client *clients, struct thr_clients wanted, uint64_t seed)
+{
+    uint32_t total = wanted.writers + wanted.readers;
+
+    for (uint32_t i = 0; i < total; i++) {
+        struct thr_client *client = &clients[i];
+
+        client->stage = stage;
+        client->kind = i < wanted.writers ? thr_kind_of_writer(stage->settings->workload) : thr_kind_of_reader();
+        thr_random_seed(&client->random, seed * THR_BENCH_MAX_CLIENTS * 2 + i);
+        if (pthread_create(&client->thread, NULL, thr_client_run, client) != 0)
+            return i;
+    }
+    return total;
+}
+
+static void join(struct thr_client *clients, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        (void)pthread_join(clients[i].thread, NULL);
+}
+
+static bool all_well(const struct thr_client *clients, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (clients[i].errors > 0)
+            return false;
+    }
+    return true;
+}
+
+/* Between the barrier and the joining of the threads. */
+static void watch(struct thr_stage *stage, struct thr_client *clients, uint32_t count, thr_measure_tick tick, void *ctx,
+                  struct window *window)
+{
+    bool until_done = stage->settings->workload == THR_WORKLOAD_INCREMENT;
+    double cpu_us;
+
+    if (!until_done)
+        sleep_until(thr_clock_ns() + WARM_UP_NS, 0, NULL, NULL);
+    cpu_us = cpu_now_us();
+    window->begun_ns = thr_clock_ns();
+    set_phase(stage, THR_PHASE_MEASURE);
+    if (until_done) {
+        tick(ctx, 0);
+        join(clients, count);
+    } else {
+        sleep_until(window->begun_ns + (uint64_t)(stage->settings->seconds * NS_PER_SECOND), window->begun_ns, tick,
+                    ctx);
+    }
+    set_phase(stage, THR_PHASE_STOP);
+    window->ended_ns = thr_clock_ns();
+    window->cpu_us = cpu_now_us() - cpu_us;
+    if (!until_done)
+        join(clients, count);
+}
+
+/* --- results --- */
+
+static void add_latency(const struct thr_histogram *latency, double *ms)
+{
+    bool none = latency->count == 0;
+
+    ms[0] = none ? (double)NAN : (double)thr_histogram_quantile(latency, 0.5) / NS_PER_MS;
+    ms[1] = none ? (double)NAN : (double)thr_histogram_quantile(latency, 0.99) / NS_PER_MS;
+    ms[2] = none ? (double)NAN : (double)latency->max_ns / NS_PER_MS;
+}
+
+static void collect(const struct thr_client *clients, struct thr_clients set, const struct window *window,
+                    struct thr_histogram *rw, struct thr_histogram *ro, struct thr_result *out)
+{
+    double seconds = (double)(window->ended_ns - window->begun_ns) / NS_PER_SECOND, *figure = out->figure;
+    uint64_t written = 0, read = 0, retries = 0;
+
+    for (uint32_t i = 0; i < set.writers + set.readers; i++) {
+        bool writes = i < set.writers;
+
+        *(writes ? &written : &read) += clients[i].transactions;
+        retries += clients[i].retries;
+        thr_histogram_merge(writes ? rw : ro, &clients[i].latency);
+    }
+    figure[THR_SECONDS] = seconds;
+    figure[THR_RW_PER_SECOND] = set.writers > 0 ? (double)written / seconds : (double)NAN;
+    figure[THR_RO_PER_SECOND] = set.readers > 0 ? (double)read / seconds : (double)NAN;
+    figure[THR_CONFLICT_PERCENT] =
+        written + read + retries > 0 ? 100.0 * (double)retries / (double)(written + read + retries) : 0;
+    if (set.writers > 0 && written + retries > 0) /* readers do not conflict */
+        figure[THR_CONFLICT_PERCENT] = 100.0 * (double)retries / (double)(written + retries);
+    figure[THR_CPU_US] = written + read > 0 ? window->cpu_us / (double)(written + read) : (double)NAN;
+    add_latency(rw, &figure[THR_RW_P50_MS]);
+    add_latency(ro, &figure[THR_RO_P50_MS]);
+}
+
+static void collect_errors(const struct thr_client *clients, uint32_t count, struct thr_target *target)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (clients[i].kind != thr_kind_of_reader())
+            target->commits += clients[i].commits;
+        if (clients[i].first_error[0] != '\0' && target->first_error[0] == '\0')
+            memcpy(target->first_error, clients[i].first_error, sizeof target->first_error);
+        target->errors += clients[i].errors;
+    }
+}
+
+const char *thr_measure(const struct thr_settings *settings, struct thr_target *target, struct thr_clients set,
+                        uint64_t seed, thr_measure_tick tick, void *ctx, struct thr_result *out)
+{
+    struct thr_stage stage = {.settings = settings, .target = target};
+    uint32_t total = set.writers + set.readers, started;
+    struct thr_client *clients = aligned_alloc(_Alignof(struct thr_client), total * sizeof *clients);
+    struct thr_histogram *latency = calloc(2, sizeof *latency);
+    struct window window = {0};
+    const char *message = NULL;
+
+    if (clients == NULL || latency == NULL) {
+        message = "out of memory";
+        goto out;
+    }
+    memset(clients, 0, total * sizeof *clients);
+    if (settings->workload == THR_WORKLOAD_INCREMENT)
+        set_phase(&stage, THR_PHASE_MEASURE);
+    (void)pthread_barrier_init(&stage.ready, NULL, total + 1);
+    (void)pthread_barrier_init(&stage.go, NULL, total + 1);
+    started = start(&stage, clients, set, seed);
+    if (started < total) {
+        /* The barriers will never open: the threads that wait there keep what they use until the process ends. */
+        return "the system refuses more threads";
+    }
+    (void)pthread_barrier_wait(&stage.ready);
+    if (!all_well(clients, total)) {
+        message = "not every client could open the database";
+        set_phase(&stage, THR_PHASE_STOP);
+    }
+    (void)pthread_barrier_wait(&stage.go);
+    if (message != NULL)
+        join(clients, total);
+    else
+        watch(&stage, clients, total, tick, ctx, &window);
+    (void)pthread_barrier_destroy(&stage.ready);
+    (void)pthread_barrier_destroy(&stage.go);
+    collect_errors(clients, total, target);
+    if (message == NULL)
+        collect(clients, set, &window, &latency[0], &latency[1], out);
+
+out:
+    free(clients);
+    free(latency);
+    return message;
+}
+
+/* --- medians --- */
+
+static int compare_reals(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double median(double *value, uint32_t count)
+{
+    qsort(value, count, sizeof *value, compare_reals);
+    return count % 2 == 1 ? value[count / 2] : (value[count / 2 - 1] + value[count / 2]) / 2;
+}
+
+void thr_results_summarize(const struct thr_result *results, uint32_t rounds, size_t stride, struct thr_result *out)
+{
+    double value[1000]; /* the most rounds that --rounds takes */
+
+    for (int figure = 0; figure < THR_FIGURE_COUNT; figure++) {
+        uint32_t count = 0;
+
+        for (uint32_t i = 0; i < rounds && count < sizeof value / sizeof value[0]; i++) {
+            if (!isnan(results[i * stride].figure[figure]))
+                value[count++] = results[i * stride].figure[figure];
+        }
+        out->figure[figure] = count > 0 ? median(value, count) : (double)NAN;
+        if (count > 0 && (figure == THR_RW_MAX_MS || figure == THR_RO_MAX_MS))
+            out->figure[figure] = value[count - 1]; /* sorted now */
+    }
+}
