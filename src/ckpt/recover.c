@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../log/group.h"
 #include "../log/log.h"
 #include "../os/os.h"
 #include "../os/point.h"
@@ -151,10 +152,13 @@ int thr_recover_inspect(const char *directory, char *name_out, size_t name_bytes
     return rc;
 }
 
+static bool group_took_place(const char *directory, const uint8_t *record);
+
 /* Calls `fn` for each whole record, in order, and `begin` for each segment. */
 static int each_record(const char *directory, const struct file_list *list,
                        int (*begin)(void *ctx, const uint8_t *segment, const struct thr_segment_head *head),
-                       int (*fn)(void *ctx, const uint8_t *record, const struct thr_record_head *head), void *ctx)
+                       int (*fn)(void *ctx, const uint8_t *record, const struct thr_record_head *head), void *ctx,
+                       bool resolve)
 {
     struct thr_record_head record;
     struct piece piece;
@@ -182,11 +186,120 @@ static int each_record(const char *directory, const struct file_list *list,
              rc == SQLITE_OK && thr_record_check(piece.at + at, piece.bytes - at, piece.head.salt, seq);
              at += record.bytes, seq++) {
             memcpy(&record, piece.at + at, sizeof record);
+            if (resolve && (record.flags & THR_RECORD_GROUP) != 0 && !group_took_place(directory, piece.at + at))
+                break; /* the others never committed: neither did we. It can only be the last record */
             rc = fn(ctx, piece.at + at, &record);
         }
         piece_close(&piece);
     }
     return rc;
+}
+
+struct group_search {
+    uint8_t id[16];
+    bool decided;
+};
+
+static int search_begin(void *ctx, const uint8_t *segment, const struct thr_segment_head *head)
+{
+    (void)ctx;
+    (void)segment;
+    (void)head;
+    return SQLITE_OK;
+}
+
+static int search_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)
+{
+    struct group_search *search = ctx;
+    const uint8_t *group;
+    size_t bytes;
+
+    if ((head->flags & THR_RECORD_GROUP) != 0 && (group = thr_record_group(record, &bytes)) != NULL &&
+        bytes > sizeof search->id && memcmp(group, search->id, sizeof search->id) == 0 && head->decided != 0)
+        search->decided = true;
+    return SQLITE_OK;
+}
+
+/* Did the commit that this record is part of take place? */
+static bool group_took_place(const char *directory, const uint8_t *record)
+{
+    struct group_search search = {.decided = false};
+    struct file_list list = {0};
+    struct thr_group_head group_head;
+    struct thr_record_head head;
+    const char *coordinator;
+    const uint8_t *group;
+    size_t bytes;
+
+    memcpy(&head, record, sizeof head);
+    if (head.decided != 0)
+        return true;
+    if ((group = thr_record_group(record, &bytes)) == NULL || (coordinator = thr_group_path(group, bytes, 0)) == NULL)
+        return false;
+    memcpy(&group_head, group, sizeof group_head);
+    if (group_head.coordinator != 0 || strcmp(coordinator, directory) == 0)
+        return false;
+    memcpy(search.id, group_head.id, sizeof search.id);
+    if (list_files(coordinator, &list) == SQLITE_OK)
+        each_record(coordinator, &list, search_begin, search_record, &search, false);
+    thr_os_free(list.numbers);
+    return search.decided;
+}
+
+/* Mark the record of this group decided in another database's log. */
+static void pass_on_to(const char *directory, const uint8_t *id)
+{
+    struct file_list list = {0};
+    struct piece piece;
+
+    if (list_files(directory, &list) != SQLITE_OK)
+        goto done;
+    for (size_t i = 0; i < list.count; i++) {
+        struct thr_record_head record;
+        const uint8_t *group;
+        uint64_t seq, one = 1;
+        size_t bytes;
+        char *path;
+        int fd;
+
+        if (piece_open(directory, list.numbers[i], &piece) != SQLITE_OK || piece.at == NULL)
+            continue;
+        seq = piece.head.first_seq;
+        for (uint64_t at = piece.head.records_at;
+             thr_record_check(piece.at + at, piece.bytes - at, piece.head.salt, seq); at += record.bytes, seq++) {
+            memcpy(&record, piece.at + at, sizeof record);
+            if ((record.flags & THR_RECORD_GROUP) == 0 || record.decided != 0 ||
+                (group = thr_record_group(piece.at + at, &bytes)) == NULL || memcmp(group, id, 16) != 0)
+                continue;
+            if ((path = thr_log_path(directory, list.numbers[i])) != NULL &&
+                thr_os_open(path, THR_OPEN_WRITE, 0, &fd, NULL) == SQLITE_OK) {
+                thr_os_write(fd, &one, sizeof one, (int64_t)(at + offsetof(struct thr_record_head, decided)));
+                thr_os_sync(fd);
+                thr_os_close(fd);
+            }
+            thr_os_free(path);
+        }
+        piece_close(&piece);
+    }
+done:
+    thr_os_free(list.numbers);
+}
+
+static int pass_on_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)
+{
+    struct thr_group_head group_head;
+    const uint8_t *group;
+    const char *path;
+    size_t bytes;
+
+    (void)ctx;
+    if ((head->flags & THR_RECORD_GROUP) == 0 || head->decided == 0 ||
+        (group = thr_record_group(record, &bytes)) == NULL || bytes <= sizeof group_head)
+        return SQLITE_OK;
+    memcpy(&group_head, group, sizeof group_head);
+    for (uint32_t i = 1; group_head.coordinator != 0 && (path = thr_group_path(group, bytes, i)) != NULL; i++)
+        pass_on_to(path, group_head.id);
+    return SQLITE_OK;
 }
 
 struct replay {
@@ -381,19 +494,21 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
 
     memset(out, 0, sizeof *out);
     if ((rc = list_files(directory, &list)) == SQLITE_OK)
-        rc = each_record(directory, &list, measure_begin, measure_record, &replay);
+        rc = each_record(directory, &list, measure_begin, measure_record, &replay, true);
     if (rc == SQLITE_OK && replay.any && out->commits > 0) {
         if ((rc = map_file(&replay)) == SQLITE_OK)
-            rc = each_record(directory, &list, replay_begin, replay_record, &replay);
+            rc = each_record(directory, &list, replay_begin, replay_record, &replay, true);
         if (rc == SQLITE_OK)
             rc = finish(&replay);
         if (rc == SQLITE_OK)
             rc = thr_os_sync(base->fd);
+        if (rc == SQLITE_OK) /* before our log goes, the others must know what it says about them */
+            rc = each_record(directory, &list, search_begin, pass_on_record, NULL, true);
         out->page_count = replay.page_count;
     } else if (rc == SQLITE_OK && replay.any) {
         /* No commit since the segment began. If it is not the log's first one, what it says of the free list is not
          * in the file yet. */
-        rc = each_record(directory, &list, replay_begin, replay_record, &replay);
+        rc = each_record(directory, &list, replay_begin, replay_record, &replay, true);
         if (rc == SQLITE_OK && replay.seq > 1)
             rc = finish(&replay);
         if (rc == SQLITE_OK)

@@ -7,7 +7,8 @@
 enum thr_exit {
     THR_EXIT_OK = 0,
     THR_EXIT_FAILED = 1, /* it ran, and something was wrong: an error, a database that is not whole */
-    THR_EXIT_USAGE = 2   /* it did not run */
+    THR_EXIT_USAGE = 2,  /* it did not run */
+    THR_EXIT_INTERRUPTED = 130
 };
 
 int thr_cli_bench(int argc, char **argv);

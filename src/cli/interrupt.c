@@ -7,12 +7,23 @@
 #include <stdatomic.h>
 #include <string.h>
 
-static atomic_bool interrupted;
+#include "clock.h"
+
+/* Some programs that start others send a signal to the process and to its group: that is one request, not two. */
+#define SAME_REQUEST_NS UINT64_C(500000000)
+
+static _Atomic uint64_t interrupted_ns; /* when; 0: not */
 
 static void on_signal(int number)
 {
-    (void)number;
-    atomic_store_explicit(&interrupted, true, memory_order_relaxed);
+    uint64_t now_ns = thr_clock_ns(), none = 0;
+
+    if (!atomic_compare_exchange_strong_explicit(&interrupted_ns, &none, now_ns, memory_order_relaxed,
+                                                 memory_order_relaxed) &&
+        now_ns - none > SAME_REQUEST_NS) {
+        (void)signal(number, SIG_DFL);
+        (void)raise(number);
+    }
 }
 
 void thr_interrupt_catch(void)
@@ -22,12 +33,12 @@ void thr_interrupt_catch(void)
 
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
-    action.sa_flags = (int)SA_RESETHAND; /* the second one ends the process */
+    action.sa_flags = SA_RESTART;
     for (unsigned i = 0; i < sizeof signals / sizeof signals[0]; i++)
         (void)sigaction(signals[i], &action, NULL);
 }
 
 bool thr_interrupted(void)
 {
-    return atomic_load_explicit(&interrupted, memory_order_relaxed);
+    return atomic_load_explicit(&interrupted_ns, memory_order_relaxed) != 0;
 }

@@ -1,4 +1,4 @@
-/* SIGINT, SIGTERM and SIGHUP ask the command to clean up and leave; a second one ends it at once.
+/* SIGINT, SIGTERM and SIGHUP ask the command to clean up and leave; a second one, later, ends it at once.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef THR_CLI_INTERRUPT_H

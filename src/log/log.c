@@ -324,6 +324,14 @@ int thr_log_append(struct thr_log *log, const struct thr_record *record, uint64_
     return SQLITE_OK;
 }
 
+void thr_log_decide(struct thr_log *log, size_t bytes)
+{
+    uint64_t at = atomic_load_explicit(&log->shm->head->log_tail, memory_order_relaxed) - bytes;
+    uint8_t *field = log->current->at + at + offsetof(struct thr_record_head, decided);
+
+    atomic_store_explicit((_Atomic uint64_t *)(void *)field, 1, memory_order_release);
+}
+
 void thr_log_take_back(struct thr_log *log, size_t bytes)
 {
     struct thr_head *shared = log->shm->head;

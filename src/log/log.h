@@ -91,6 +91,8 @@ void thr_log_close(struct thr_log *log);
 /* Append the record as commit `seq`. commit_lock. SQLITE_OK, SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM; after an error
  * the log is as before. */
 int thr_log_append(struct thr_log *log, const struct thr_record *record, uint64_t seq);
+/* The record appended last, which belongs to a group: it counts from now on. commit_lock. */
+void thr_log_decide(struct thr_log *log, size_t bytes);
 /* Take back the record appended last, which nobody has seen. commit_lock. */
 void thr_log_take_back(struct thr_log *log, size_t bytes);
 /* Make a segment ahead of time if the current one is half full. No lock may be held. Errors are not reported: the

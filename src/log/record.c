@@ -11,7 +11,7 @@
 enum { BODY_AT = sizeof(struct thr_record_head), GAP_WORDS = 2 };
 static const size_t MEMORY_MAX = (size_t)4 << 20;
 
-_Static_assert(sizeof(struct thr_record_head) == 80, "a file format");
+_Static_assert(sizeof(struct thr_record_head) == 88, "a file format");
 
 struct change_head {
     uint32_t pgno;

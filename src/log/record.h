@@ -6,7 +6,7 @@
  *     8    8 bytes          of the whole record, a multiple of 8
  *    16    8 seq            commit sequence: one more than the record's before it
  *    24    8 salt           the segment's: a record left by an earlier use of the file has another
- *    32    8 body_hash      XXH3 of everything from offset 80 on
+ *    32    8 body_hash      XXH3 of everything from offset 88 on
  *    40    4 page_size
  *    44    4 page_count     of the database after this commit
  *    48    4 change_count   pages with changed bytes
@@ -15,7 +15,8 @@
  *    60    4 format         free list: 1 or 2 (throng.h)
  *    64    8 reserved
  *    72    8 head_hash      XXH3 of the 72 bytes before
- *    80      taken_count + freed_count page numbers, 4 bytes each, padded to 8; for THR_RECORD_GROUP the group
+ *    80    8 decided        1: a commit of several databases took place (group.h); in no hash
+ *    88      taken_count + freed_count page numbers, 4 bytes each, padded to 8; for THR_RECORD_GROUP the group
  *            (see group.h); then the changes, each
  *              0  4 pgno
  *              4  2 flags     1: the page was of no use before; start from zeros
@@ -53,6 +54,7 @@ struct thr_record_head {
     uint32_t format;
     uint64_t reserved;
     uint64_t head_hash;
+    uint64_t decided;
 };
 
 /* A record being built. Small ones live in memory, from a few MiB on in a scratch file of their own, so that a

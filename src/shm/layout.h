@@ -80,6 +80,7 @@ enum thr_counter {
  *   format         rewrite, PRAGMA             alone_slot; 1: all share one free list, 2: stripes
  *   alone_slot     holder of turn_lock         atomic; slot + 1 of who writes alone
  *   protected_slot holder of turn_lock         atomic; slot + 1 of who must not lose
+ *   protected_end  holder of turn_lock         atomic; pages that the protected transaction knows of
  *   filter         the protected transaction   atomic OR; a bit for each page that it read or wrote
  *   barrier        who rebases                 atomic; non-zero: no new snapshots */
 struct thr_head {
@@ -92,6 +93,7 @@ struct thr_head {
     _Atomic uint32_t barrier;
     _Atomic uint32_t alone_slot;
     _Atomic uint32_t protected_slot;
+    _Atomic uint32_t protected_end;
     _Atomic uint32_t slot_high; /* slots ever used; slot_lock */
     uint32_t change_base;       /* the file's change counter less the first sequence */
 

@@ -220,8 +220,8 @@ int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page
 
     thr_mutex_lock(&head->space_lock, UINT64_MAX);
     end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
-    more = end / 8 < 32 ? 32 : end / 8 > 256 ? 256 : end / 8;
-    if (spare && page_size != 0 && atomic_load_explicit(&head->pool_pages, memory_order_relaxed) < 32 &&
+    more = end / 4 < 64 ? 64 : end / 4 > 1024 ? 1024 : end / 4;
+    if (spare && page_size != 0 && atomic_load_explicit(&head->pool_pages, memory_order_relaxed) < more / 2 &&
         atomic_load_explicit(&head->slot_high, memory_order_relaxed) > 1 && end + more < THR_PAGE_MAX &&
         (rc = thr_shm_reserve_pages(shm, end + more)) == SQLITE_OK) {
         give_to_pool(shm, end + 1, end + more, page_size);

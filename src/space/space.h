@@ -11,6 +11,7 @@
 #include "chain.h"
 
 #define THR_STRIPE_FIRST 16u
+#define THR_STRIPE_LOW 4u
 #define THR_STRIPE_MAX 65536u
 #define THR_PAGE_MAX 1073741822u
 

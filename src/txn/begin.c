@@ -125,11 +125,25 @@ static bool refill_is_due(const struct thr_conn *conn)
 {
     const struct thr_head *head = conn->db->shm.head;
 
-    /* Only where the pager's cache is dropped anyway: the list is part of what tells it so. */
-    return conn->wants_stripe && !conn->read_only && conn->kind != THR_KIND_RAW && conn->kind != THR_KIND_READ &&
-           atomic_load_explicit(&head->format, memory_order_relaxed) == 2 &&
-           atomic_load_explicit(&head->page_size, memory_order_relaxed) != 0 &&
-           atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq;
+    if (!conn->wants_stripe || conn->read_only || conn->kind == THR_KIND_RAW || conn->kind == THR_KIND_READ ||
+        atomic_load_explicit(&head->format, memory_order_relaxed) != 2 ||
+        atomic_load_explicit(&head->page_size, memory_order_relaxed) == 0)
+        return false;
+    /* Where the pager's cache is dropped anyway: the list is part of what tells it so. Else only if we are about to
+     * run out of pages and cannot append any, because others were given those past our end. */
+    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq ||
+           (conn->stripe.pages.count < THR_STRIPE_LOW &&
+            atomic_load_explicit(&head->reserved_end, memory_order_relaxed) > conn->page_count);
+}
+
+static int refill(struct thr_conn *conn)
+{
+    struct thr_db *db = conn->db;
+
+    conn->cache_seq = 0;
+    return thr_stripe_refill(&db->shm, &conn->stripe, db->heap.page_size,
+                             atomic_load_explicit(&db->usable_size, memory_order_relaxed),
+                             atomic_load_explicit(&db->shm.head->protected_slot, memory_order_relaxed) == 0);
 }
 
 static void check_epoch(struct thr_conn *conn)
@@ -183,11 +197,7 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         thr_stripe_release(&db->shm, &conn->stripe);
         conn->cache_seq = 0;
     }
-    if (refill_is_due(conn) &&
-        (rc = thr_stripe_refill(&db->shm, &conn->stripe, db->heap.page_size,
-                                atomic_load_explicit(&db->usable_size, memory_order_relaxed),
-                                atomic_load_explicit(&head_of(conn)->protected_slot, memory_order_relaxed) == 0)) !=
-            SQLITE_OK)
+    if (refill_is_due(conn) && (rc = refill(conn)) != SQLITE_OK)
         goto err;
     if (protect)
         thr_mutex_lock(&head_of(conn)->commit_lock, UINT64_MAX);

@@ -217,7 +217,6 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
     struct thr_head *head = head_of(conn);
     uint64_t checked = atomic_load_explicit(&head->commit_seq, memory_order_acquire), now;
     uint32_t slot;
-    bool grows;
     int rc;
 
     /* Outside the lock first: inside, there is then mostly nothing left to compare. */
@@ -236,8 +235,7 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
             rc = lost(conn, THR_CONFLICT_READ, 0);
             break;
         }
-        grows = plan->page_count > (uint32_t)(atomic_load_explicit(&head->extent[now & 1], memory_order_relaxed) >> 32);
-        if ((slot = thr_turn_spoils(conn, grows)) == 0)
+        if ((slot = thr_turn_spoils(conn, plan->page_count)) == 0)
             return SQLITE_OK;
         thr_mutex_unlock(&head->commit_lock);
         THR_POINT("spoils");
@@ -271,6 +269,12 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
     conn->cache_seq = next && !plan->rewrite ? seq : 0;
     conn->page_count = plan->page_count;
     conn->change_counter++;
+    /* The pager may go on to use pages that it wrote without ever having read them. */
+    for (uint32_t i = 0; i < conn->writes.count && rc == SQLITE_OK; i++)
+        rc = thr_reads_add(&conn->reads, conn->writes.at[i].pgno);
+    if (rc != SQLITE_OK)
+        conn->cache_seq = 0;
+    rc = SQLITE_OK;
     if (plan->list_changed) {
         conn->free_count = plan->free_count;
         if (plan->rewrite)
@@ -333,6 +337,9 @@ void thr_commit_finish(struct thr_conn *conn)
     if (!conn->prepared)
         return;
     conn->prepared = false;
+    if (conn->group != NULL)
+        thr_log_decide(&conn->db->log, conn->record.bytes);
+    THR_POINT("decided");
     publish_all(conn, conn->plan, conn->prepared_seq);
     thr_mutex_unlock(&head_of(conn)->commit_lock);
     THR_POINT("published");

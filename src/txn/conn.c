@@ -95,5 +95,6 @@ void thr_conn_close(struct thr_conn *conn)
     thr_os_free(conn->scratch_path);
     thr_os_free(conn->page_buffer);
     thr_os_free(conn->plan);
+    thr_os_free(conn->group);
     thr_os_free(conn);
 }

@@ -158,8 +158,8 @@ static int plan_pages(struct thr_conn *conn, struct thr_plan *plan)
     if (rc == SQLITE_OK)
         rc = list_used(conn, plan);
     if (rc == SQLITE_OK)
-        rc = thr_record_begin(&conn->record, conn->used.at, conn->used.count, conn->freed.at, conn->freed.count, NULL,
-                              0);
+        rc = thr_record_begin(&conn->record, conn->used.at, conn->used.count, conn->freed.at, conn->freed.count,
+                              conn->group, conn->group_bytes);
     if (rc == SQLITE_OK)
         rc = mark_pages(&marks, &conn->taken, MARK_TAKEN);
     if (rc == SQLITE_OK)

@@ -116,6 +116,7 @@ void thr_turn_protect(struct thr_conn *conn)
     for (size_t i = 0; i < conn->reads.count; i++)
         filter_add(head, conn->reads.pages[i]);
     filter_add(head, 1);
+    atomic_store_explicit(&head->protected_end, conn->page_count, memory_order_seq_cst);
     atomic_store_explicit(&head->protected_slot, conn->slot_index + 1, memory_order_seq_cst);
     conn->is_protected = true;
 }
@@ -158,14 +159,14 @@ void thr_turn_release(struct thr_conn *conn)
     }
 }
 
-uint32_t thr_turn_spoils(const struct thr_conn *conn, bool grows)
+uint32_t thr_turn_spoils(const struct thr_conn *conn, uint32_t page_count)
 {
     struct thr_head *head = head_of(conn);
     uint32_t slot = atomic_load_explicit(&head->protected_slot, memory_order_seq_cst);
 
     if (slot == 0 || slot == conn->slot_index + 1)
         return 0;
-    if (grows)
+    if (page_count > atomic_load_explicit(&head->protected_end, memory_order_seq_cst))
         return slot;
     for (uint32_t i = 0; i < conn->writes.count; i++) {
         uint32_t bit = filter_bit(conn->writes.at[i].pgno);

@@ -82,6 +82,8 @@ struct thr_conn {
     bool prepared;  /* logged, commit_lock held; prepared_seq and new_extent are what will be published */
     uint64_t prepared_seq, new_extent;
     struct thr_plan *plan;
+    uint8_t *group; /* of a commit that spans databases (group.h); NULL otherwise */
+    size_t group_bytes;
     bool must_be_next; /* another statement of the connection is reading: nobody may come in between */
     bool change_counter_written;
     uint32_t set_format; /* PRAGMA freelist_format is changing it to this; else 0 */
@@ -148,8 +150,9 @@ void thr_turn_protect_page(struct thr_conn *conn, uint32_t pgno);
 void thr_turn_release(struct thr_conn *conn);
 /* Become a counted writer, unless someone else is alone. */
 int thr_turn_enter_writer(struct thr_conn *conn);
-/* The slot + 1 of a protected transaction that must not see these pages change or the file grow, or 0. commit_lock. */
-uint32_t thr_turn_spoils(const struct thr_conn *conn, bool grows);
+/* The slot + 1 of a protected transaction that must not see these pages change, or the file grow past the pages that
+ * it knows of; or 0. commit_lock. */
+uint32_t thr_turn_spoils(const struct thr_conn *conn, uint32_t page_count);
 /* Wait until that one is done. False: patience is over. */
 bool thr_turn_wait_protected(struct thr_conn *conn, uint32_t slot);
 void thr_gate_enter(struct thr_conn *conn);

@@ -117,6 +117,10 @@ static int main_sync(sqlite3_file *sqlite_file, int flags)
     struct thr_db *db = file->conn->db;
 
     (void)flags;
+    if (file->conn->prepared) { /* the other databases of the commit come first */
+        file->sync_due = true;
+        return SQLITE_OK;
+    }
     if (!file->conn->committed)
         return SQLITE_OK; /* what is not committed need not last */
     atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
@@ -213,14 +217,14 @@ static int main_unlock(sqlite3_file *sqlite_file, int level)
         return SQLITE_OK;
     }
     if (file->lock > SQLITE_LOCK_SHARED) {
-        file->check_point_due = file->check_point_due || file->conn->committed;
+        file->checkpoint_due = file->checkpoint_due || file->conn->committed;
         thr_txn_end_write(file->conn);
     }
     file->lock = level;
     if (level == SQLITE_LOCK_NONE) {
         thr_txn_end(file->conn);
-        if (file->check_point_due) {
-            file->check_point_due = false;
+        if (file->checkpoint_due) {
+            file->checkpoint_due = false;
             thr_checkpoint_step(file->conn);
         }
     }
@@ -234,17 +238,6 @@ static int main_check_reserved(sqlite3_file *sqlite_file, int *result_out)
     return SQLITE_OK;
 }
 
-/* Do other files of the same connection take part in this commit? Then none may publish before all have prepared. */
-static bool commits_alone(const struct thr_main_file *file)
-{
-    sqlite3 *db = file->db == NULL ? NULL : *file->db;
-    const char *name;
-    int writers = 0;
-
-    for (int i = 0; db != NULL && (name = sqlite3_db_name(db, i)) != NULL; i++)
-        writers += sqlite3_txn_state(db, name) == SQLITE_TXN_WRITE && i != 1;
-    return writers <= 1;
-}
 
 /* The commit failed on a conflict: let SQLite run the statement again, or tell the application. */
 static int conflict(struct thr_main_file *file)
@@ -285,6 +278,7 @@ static int commit(struct thr_main_file *file)
 {
     struct thr_conn *conn = file->conn;
     struct thr_statement_info info;
+    uint32_t writers;
     bool alone;
     int rc;
 
@@ -298,7 +292,10 @@ static int commit(struct thr_main_file *file)
     if (thr_plan_new_page_size(conn) != 0) {
         rc = commit_resized(file);
     } else {
-        alone = commits_alone(file);
+        writers = thr_group_writers(file);
+        alone = writers <= 1;
+        if ((rc = thr_group_set(file, writers)) != SQLITE_OK)
+            return rc;
         rc = thr_commit_prepare(conn, alone ? UINT64_MAX : SECOND_LOCK_NS);
         if (rc == SQLITE_OK && alone)
             thr_commit_finish(conn);
@@ -310,16 +307,32 @@ static int commit(struct thr_main_file *file)
     return rc;
 }
 
+static int commit_phase_two(struct thr_main_file *file)
+{
+    bool sync_due = file->sync_due && file->conn->prepared;
+
+    thr_commit_finish(file->conn);
+    file->sync_due = false;
+    if (!sync_due)
+        return SQLITE_OK;
+    atomic_store_explicit(&file->conn->db->sync_wanted, 1, memory_order_relaxed);
+    return thr_log_sync(&file->conn->db->log);
+}
+
 static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
     switch (op) {
-    case SQLITE_FCNTL_SYNC:
-        return commit(file);
+    case SQLITE_FCNTL_SYNC: {
+        int rc = commit(file);
+
+        if (rc != SQLITE_OK && arg != NULL)
+            thr_group_forget_super_journal(file, arg);
+        return rc;
+    }
     case SQLITE_FCNTL_COMMIT_PHASETWO:
-        thr_commit_finish(file->conn);
-        return SQLITE_OK;
+        return commit_phase_two(file);
     case SQLITE_FCNTL_PDB:
         file->db = arg;
         return SQLITE_OK;

@@ -15,13 +15,12 @@ static struct thr_journal *journal_of(sqlite3_file *file)
 
 static void reset(struct thr_journal *journal)
 {
-    journal->count = journal->header_bytes = journal->other_bytes = 0;
+    journal->count = journal->header_bytes = 0;
 }
 
 void thr_journal_free(struct thr_journal *journal)
 {
     thr_os_free(journal->entries);
-    thr_os_free(journal->other);
     memset(journal, 0, sizeof *journal);
 }
 
@@ -56,30 +55,6 @@ static int64_t entries_end(const struct thr_journal *journal)
     return HEADER_BYTES + (int64_t)journal->count * stride(journal);
 }
 
-static int write_other(struct thr_journal *journal, const void *from, uint32_t bytes, int64_t offset)
-{
-    uint32_t at;
-    uint8_t *grown;
-
-    if (journal->other_bytes == 0)
-        journal->other_at = offset;
-    if (offset < journal->other_at || offset - journal->other_at > 65536)
-        return SQLITE_IOERR_WRITE;
-    at = (uint32_t)(offset - journal->other_at);
-    if (at + bytes > journal->other_capacity) {
-        if ((grown = thr_os_realloc(journal->other, at + bytes + 512)) == NULL)
-            return SQLITE_NOMEM;
-        journal->other = grown;
-        journal->other_capacity = at + bytes + 512;
-    }
-    if (at > journal->other_bytes)
-        memset(journal->other + journal->other_bytes, 0, at - journal->other_bytes);
-    memcpy(journal->other + at, from, bytes);
-    if (at + bytes > journal->other_bytes)
-        journal->other_bytes = at + bytes;
-    return SQLITE_OK;
-}
-
 static int append_entry(struct thr_journal *journal, uint32_t pgno)
 {
     if (journal->count == journal->capacity) {
@@ -111,19 +86,15 @@ static int journal_write(sqlite3_file *file, const void *from, int bytes, sqlite
     }
     if (journal->page_size == 0)
         journal->page_size = thr_conn_page_size(((struct thr_journal_file *)(void *)file)->main->conn);
-    if (bytes == 4 && offset == entries_end(journal) && journal->other_bytes == 0 &&
-        journal->page_size != 0 && thr_get32(from) != thr_lock_page(journal->page_size))
+    if (bytes == 4 && offset == entries_end(journal) && journal->page_size != 0 &&
+        thr_get32(from) != thr_lock_page(journal->page_size))
         return append_entry(journal, thr_get32(from));
     in_entry = offset - (entries_end(journal) - stride(journal));
-    if (journal->count > 0 && journal->other_bytes == 0) {
-        if (in_entry == 4 && bytes == (int)journal->page_size)
-            return SQLITE_OK; /* the snapshot has it */
-        if (in_entry == 4 + (int64_t)journal->page_size && bytes == 4) {
-            journal->entries[journal->count - 1].checksum = thr_get32(from);
-            return SQLITE_OK;
-        }
-    }
-    return write_other(journal, from, (uint32_t)bytes, offset);
+    if (journal->count > 0 && in_entry == 4 + (int64_t)journal->page_size && bytes == 4)
+        journal->entries[journal->count - 1].checksum = thr_get32(from);
+    /* Else it is the page itself, which the snapshot has; or the name of a super-journal, which says what to do with
+     * this journal after a crash: nobody reads it then. */
+    return SQLITE_OK;
 }
 
 /* Part of an entry: number, page, checksum. Returns how many bytes were delivered. */
@@ -169,15 +140,6 @@ static int journal_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 o
         } else if (offset >= HEADER_BYTES && offset < entries_end(journal)) {
             if ((rc = read_entry(main, at, bytes, offset, &got)) != SQLITE_OK)
                 return rc;
-        } else if (journal->other_bytes > 0 && offset >= journal->other_at &&
-                   offset < journal->other_at + journal->other_bytes) {
-            int64_t left = journal->other_at + journal->other_bytes - offset;
-
-            got = bytes < left ? bytes : (int)left;
-            memcpy(at, journal->other + (offset - journal->other_at), (size_t)got);
-        } else if (journal->other_bytes > 0 && offset < journal->other_at) {
-            got = bytes < journal->other_at - offset ? bytes : (int)(journal->other_at - offset);
-            memset(at, 0, (size_t)got);
         } else {
             memset(at, 0, (size_t)bytes);
             return SQLITE_IOERR_SHORT_READ;
@@ -207,12 +169,7 @@ static int journal_file_size(sqlite3_file *file, sqlite3_int64 *size_out)
 {
     const struct thr_journal *journal = journal_of(file);
 
-    if (journal->other_bytes > 0)
-        *size_out = journal->other_at + journal->other_bytes;
-    else if (journal->count > 0)
-        *size_out = entries_end(journal);
-    else
-        *size_out = journal->header_bytes;
+    *size_out = journal->count > 0 ? entries_end(journal) : journal->header_bytes;
     return SQLITE_OK;
 }
 

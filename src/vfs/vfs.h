@@ -23,9 +23,6 @@ struct thr_journal {
     } *entries;
     uint32_t count, capacity;
     uint32_t page_size;
-    uint8_t *other; /* what is neither header nor page: a super-journal's name */
-    uint32_t other_bytes, other_capacity;
-    int64_t other_at;
 };
 
 /* A database file as SQLite holds it. */
@@ -39,7 +36,8 @@ struct thr_main_file {
     int lock;
     uint32_t forks; /* of the process when it was opened */
     uint32_t reruns; /* of the statement at hand, without success */
-    bool check_point_due;
+    bool checkpoint_due;
+    bool sync_due; /* a prepared commit is to be synced once it took place */
     struct thr_journal journal;
     struct thr_main_file *next_of_db; /* other Throng files of the same connection */
 };
@@ -67,6 +65,14 @@ void thr_db_release(struct thr_open_db *open_db);
 void thr_db_identity(const struct thr_open_db *open_db, sqlite3_int64 *id);
 /* How often this process was forked off; a database belongs to the process that opened it. */
 uint32_t thr_fork_count(void);
+
+/* group.c: commits that span databases */
+/* How many Throng databases of the connection may take part in its commit. */
+uint32_t thr_group_writers(const struct thr_main_file *file);
+/* Prepare conn->group for a commit of that many databases. SQLITE_OK, SQLITE_NOMEM. */
+int thr_group_set(struct thr_main_file *file, uint32_t writers);
+/* The commit failed. SQLite leaves its super-journal to whoever rolls back a journal that names it; ours do not. */
+void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name);
 
 /* kind.c */
 struct thr_statement_info {

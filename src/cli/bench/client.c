@@ -48,11 +48,19 @@ static bool is_done(const struct thr_client *client)
 {
     const struct thr_settings *settings = client->stage->settings;
 
-    if (client->errors >= MAX_ERRORS || thr_interrupted())
+    if (phase_of(client) == THR_PHASE_STOP || client->errors >= MAX_ERRORS || thr_interrupted())
         return true;
-    if (settings->workload == THR_WORKLOAD_INCREMENT)
-        return client->commits + client->errors >= settings->increments;
-    return phase_of(client) == THR_PHASE_STOP;
+    return settings->workload == THR_WORKLOAD_INCREMENT && client->commits + client->errors >= settings->increments;
+}
+
+static void wait_for_start(struct thr_stage *stage)
+{
+    (void)pthread_mutex_lock(&stage->lock);
+    stage->ready++;
+    (void)pthread_cond_broadcast(&stage->changed);
+    while (!stage->started)
+        (void)pthread_cond_wait(&stage->changed, &stage->lock);
+    (void)pthread_mutex_unlock(&stage->lock);
 }
 
 void *thr_client_run(void *arg)
@@ -60,9 +68,8 @@ void *thr_client_run(void *arg)
     struct thr_client *client = arg;
 
     if (thr_transaction_open(client) != SQLITE_OK)
-        client->errors = MAX_ERRORS;
-    (void)pthread_barrier_wait(&client->stage->ready);
-    (void)pthread_barrier_wait(&client->stage->go);
+        client->errors = 1; /* the main thread will call it off */
+    wait_for_start(client->stage);
     while (!is_done(client))
         run_transaction(client);
     thr_transaction_close(client);

@@ -26,8 +26,10 @@ enum thr_phase {
 struct thr_stage {
     const struct thr_settings *settings;
     const struct thr_target *target;
-    pthread_barrier_t ready; /* every connection is open */
-    pthread_barrier_t go;
+    pthread_mutex_t lock; /* of the two below */
+    pthread_cond_t changed;
+    uint32_t ready; /* clients whose connection is open, or has failed to */
+    bool started;
     _Atomic uint32_t phase; /* enum thr_phase; set by the main thread */
 };
 
@@ -39,7 +41,7 @@ struct thr_values {
     uint8_t d[THR_PER_TRANSACTION][400];
 };
 
-/* Belongs to its thread from the barrier `go` until that has been joined; on cache lines of its own. */
+/* Belongs to its thread from `started` until that has been joined; on cache lines of its own. */
 struct thr_client {
     alignas(128) struct thr_stage *stage;
     const struct thr_kind_of_transaction *kind;
@@ -79,7 +81,7 @@ int thr_transaction_try(struct thr_client *client);
 
 /* --- client.c --- */
 
-/* The body of the thread; `arg` is the client. Always passes both barriers. */
+/* The body of the thread; `arg` is the client. Opens the connection, reports ready, waits for the start, runs. */
 void *thr_client_run(void *arg);
 
 #endif

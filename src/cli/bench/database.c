@@ -33,8 +33,7 @@ static const char *message_of(const char *what, const char *why)
 {
     static char message[THR_ERROR_BYTES];
 
-    (void)snprintf(message, sizeof message, "%s: %s", what, why);
-    return message;
+    return sqlite3_snprintf((int)sizeof message, message, "%s: %s", what, why); /* may be cut */
 }
 
 /* --- loading --- */

@@ -74,6 +74,22 @@ static uint32_t start(struct thr_stage *stage, struct thr_client *clients, struc
     return total;
 }
 
+static void wait_until_ready(struct thr_stage *stage, uint32_t count)
+{
+    (void)pthread_mutex_lock(&stage->lock);
+    while (stage->ready < count)
+        (void)pthread_cond_wait(&stage->changed, &stage->lock);
+    (void)pthread_mutex_unlock(&stage->lock);
+}
+
+static void let_go(struct thr_stage *stage)
+{
+    (void)pthread_mutex_lock(&stage->lock);
+    stage->started = true;
+    (void)pthread_cond_broadcast(&stage->changed);
+    (void)pthread_mutex_unlock(&stage->lock);
+}
+
 static void join(struct thr_client *clients, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
@@ -89,7 +105,7 @@ static bool all_well(const struct thr_client *clients, uint32_t count)
     return true;
 }
 
-/* Between the barrier and the joining of the threads. */
+/* From the start until the threads have been joined. */
 static void watch(struct thr_stage *stage, struct thr_client *clients, uint32_t count, thr_measure_tick tick, void *ctx,
                   struct window *window)
 {
@@ -130,23 +146,23 @@ static void collect(const struct thr_client *clients, struct thr_clients set, co
                     struct thr_histogram *rw, struct thr_histogram *ro, struct thr_result *out)
 {
     double seconds = (double)(window->ended_ns - window->begun_ns) / NS_PER_SECOND, *figure = out->figure;
-    uint64_t written = 0, read = 0, retries = 0;
+    uint64_t transactions[2] = {0}, retries[2] = {0}; /* of readers, of writers */
+    double tries, all;
 
     for (uint32_t i = 0; i < set.writers + set.readers; i++) {
         bool writes = i < set.writers;
 
-        *(writes ? &written : &read) += clients[i].transactions;
-        retries += clients[i].retries;
+        transactions[writes] += clients[i].transactions;
+        retries[writes] += clients[i].retries;
         thr_histogram_merge(writes ? rw : ro, &clients[i].latency);
     }
     figure[THR_SECONDS] = seconds;
-    figure[THR_RW_PER_SECOND] = set.writers > 0 ? (double)written / seconds : (double)NAN;
-    figure[THR_RO_PER_SECOND] = set.readers > 0 ? (double)read / seconds : (double)NAN;
-    figure[THR_CONFLICT_PERCENT] =
-        written + read + retries > 0 ? 100.0 * (double)retries / (double)(written + read + retries) : 0;
-    if (set.writers > 0 && written + retries > 0) /* readers do not conflict */
-        figure[THR_CONFLICT_PERCENT] = 100.0 * (double)retries / (double)(written + retries);
-    figure[THR_CPU_US] = written + read > 0 ? window->cpu_us / (double)(written + read) : (double)NAN;
+    figure[THR_RW_PER_SECOND] = set.writers > 0 ? (double)transactions[1] / seconds : (double)NAN;
+    figure[THR_RO_PER_SECOND] = set.readers > 0 ? (double)transactions[0] / seconds : (double)NAN;
+    tries = (double)(transactions[set.writers > 0] + retries[set.writers > 0]);
+    figure[THR_CONFLICT_PERCENT] = tries > 0 ? 100 * (double)retries[set.writers > 0] / tries : 0;
+    all = (double)(transactions[0] + transactions[1]);
+    figure[THR_CPU_US] = all > 0 ? window->cpu_us / all : (double)NAN;
     add_latency(rw, &figure[THR_RW_P50_MS]);
     add_latency(ro, &figure[THR_RO_P50_MS]);
 }
@@ -179,26 +195,24 @@ const char *thr_measure(const struct thr_settings *settings, struct thr_target *
     memset(clients, 0, total * sizeof *clients);
     if (settings->workload == THR_WORKLOAD_INCREMENT)
         set_phase(&stage, THR_PHASE_MEASURE);
-    (void)pthread_barrier_init(&stage.ready, NULL, total + 1);
-    (void)pthread_barrier_init(&stage.go, NULL, total + 1);
+    (void)pthread_mutex_init(&stage.lock, NULL);
+    (void)pthread_cond_init(&stage.changed, NULL);
     started = start(&stage, clients, set, seed);
-    if (started < total) {
-        /* The barriers will never open: the threads that wait there keep what they use until the process ends. */
-        return "the system refuses more threads";
-    }
-    (void)pthread_barrier_wait(&stage.ready);
-    if (!all_well(clients, total)) {
+    wait_until_ready(&stage, started);
+    if (started < total)
+        message = "the system refuses more threads";
+    else if (!all_well(clients, total))
         message = "not every client could open the database";
-        set_phase(&stage, THR_PHASE_STOP);
-    }
-    (void)pthread_barrier_wait(&stage.go);
     if (message != NULL)
-        join(clients, total);
+        set_phase(&stage, THR_PHASE_STOP);
+    let_go(&stage);
+    if (message != NULL)
+        join(clients, started);
     else
         watch(&stage, clients, total, tick, ctx, &window);
-    (void)pthread_barrier_destroy(&stage.ready);
-    (void)pthread_barrier_destroy(&stage.go);
-    collect_errors(clients, total, target);
+    (void)pthread_cond_destroy(&stage.changed);
+    (void)pthread_mutex_destroy(&stage.lock);
+    collect_errors(clients, started, target);
     if (message == NULL)
         collect(clients, set, &window, &latency[0], &latency[1], out);
 

@@ -4,6 +4,8 @@
 #ifndef THR_BENCH_MEASURE_H
 #define THR_BENCH_MEASURE_H
 
+#include <stddef.h>
+
 #include "database.h"
 #include "settings.h"
 
@@ -31,7 +33,7 @@ struct thr_result {
 typedef void (*thr_measure_tick)(void *ctx, double done);
 
 /* Errors and commits are added to `target`. Returns NULL, or why there is no result. */
-const char *thr_measure(const struct thr_settings *settings, struct thr_target *target, struct thr_clients clients,
+const char *thr_measure(const struct thr_settings *settings, struct thr_target *target, struct thr_clients set,
                         uint64_t seed, thr_measure_tick tick, void *ctx, struct thr_result *out);
 
 /* Of `rounds` results, `stride` apart: the median of each figure; of the maxima, the largest. */

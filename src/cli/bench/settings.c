@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "settings.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -124,8 +125,7 @@ static const struct thr_option options[] = {
      "the same in two lists: every number of writers (default 1,2,4)"},
     {"readers", "LIST", parse_counts, AT(readers), NULL, "a list of numbers, up to 1024 each",
      "with every number of readers (default 0)"},
-    {"rows", "N", thr_parse_u64, AT(rows), &rows_range, "a number from 1 to 1000000000",
-     "rows of t1 (default 500000)"},
+    {"rows", "N", thr_parse_u64, AT(rows), &rows_range, "a number from 1 to 1000000000", "rows of t1 (default 500000)"},
     {"seconds", "S", thr_parse_real, AT(seconds), NULL, "a number of seconds, 0.05 to 3600",
      "length of one measurement (default 3)"},
     {"rounds", "N", thr_parse_u32, AT(rounds), &small_range, "a number from 1 to 1000",
@@ -162,16 +162,17 @@ static const size_t option_count = sizeof options / sizeof options[0];
 
 static void print_help(void)
 {
-    printf("usage: throng bench server [OPTIONS]\n"
-           "\n"
-           "Runs the same transactions through Throng and through stock SQLite, on copies of one database, and shows\n"
-           "both side by side. Every client is a thread with a connection of its own. Table t1(a INTEGER PRIMARY KEY,\n"
-           "b BLOB(16), c BLOB(16), d BLOB(400)) has indexes on b and c. A writer does BEGIN, 5 x REPLACE with a random\n"
-           "key and random blobs, COMMIT; a reader BEGIN, 5 x SELECT * FROM t1 WHERE a>random LIMIT 10, END (plain\n"
-           "BEGIN for all: stock SQLite has no BEGIN READONLY). A transaction that loses a conflict is run again with\n"
-           "the same values, and its time counts from its first try. At the end stock SQLite checks every database.\n"
-           "\n"
-           "options:\n");
+    printf(
+        "usage: throng bench server [OPTIONS]\n"
+        "\n"
+        "Runs the same transactions through Throng and through stock SQLite, on copies of one database, and shows\n"
+        "both side by side. Every client is a thread with a connection of its own. Table t1(a INTEGER PRIMARY KEY,\n"
+        "b BLOB(16), c BLOB(16), d BLOB(400)) has indexes on b and c. A writer does BEGIN, 5 x REPLACE with a random\n"
+        "key and random blobs, COMMIT; a reader BEGIN, 5 x SELECT * FROM t1 WHERE a>random LIMIT 10, END (plain\n"
+        "BEGIN for all: stock SQLite has no BEGIN READONLY). A transaction that loses a conflict is run again with\n"
+        "the same values, and its time counts from its first try. At the end stock SQLite checks every database.\n"
+        "\n"
+        "options:\n");
     thr_options_help(stdout, options, option_count);
     printf("\n"
            "columns of the table:\n"
@@ -239,6 +240,20 @@ static const char *complete(struct thr_settings *settings)
 bool thr_settings_need_rows(const struct thr_settings *settings)
 {
     return settings->workload == THR_WORKLOAD_SERVER || settings->workload == THR_WORKLOAD_UPDATE1;
+}
+
+const char *thr_clients_label(const struct thr_clients *clients, char out[THR_LABEL_BYTES])
+{
+    char writers[24] = "", readers[24] = "";
+
+    if (clients->writers > 0)
+        (void)snprintf(writers, sizeof writers, "%" PRIu32 " writer%s", clients->writers,
+                       clients->writers == 1 ? "" : "s");
+    if (clients->readers > 0)
+        (void)snprintf(readers, sizeof readers, "%" PRIu32 " reader%s", clients->readers,
+                       clients->readers == 1 ? "" : "s");
+    (void)snprintf(out, THR_LABEL_BYTES, "%s%s%s", writers, *writers != '\0' && *readers != '\0' ? " + " : "", readers);
+    return out;
 }
 
 int thr_settings_parse(int argc, char **argv, struct thr_settings *out)

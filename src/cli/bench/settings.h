@@ -53,7 +53,7 @@ struct thr_settings {
     const char *directory; /* NULL: choose one */
     const char *synchronous;
     int64_t mmap_bytes;
-    int64_t cache_size; /* as PRAGMA cache_size takes it; 0: SQLite's default */
+    int64_t cache_size;   /* as PRAGMA cache_size takes it; 0: SQLite's default */
     const char *vfs;      /* of the engine throng */
     const char *base_vfs; /* of the others, and of all that is not measured */
     const char *memstatus, *allocator;
@@ -66,5 +66,9 @@ int thr_settings_parse(int argc, char **argv, struct thr_settings *out);
 
 /* Does the workload use the table t1 with its rows? Else it begins with empty tables. */
 bool thr_settings_need_rows(const struct thr_settings *settings);
+
+/* "2 writers + 1 reader". Returns `out`. */
+#define THR_LABEL_BYTES 64
+const char *thr_clients_label(const struct thr_clients *clients, char out[THR_LABEL_BYTES]);
 
 #endif

@@ -12,11 +12,17 @@ static void choose_nothing(struct thr_client *client)
     (void)client;
 }
 
+static sqlite3_int64 random_key(struct thr_client *client)
+{
+    uint64_t key = 1 + thr_random_below(&client->random, client->stage->settings->rows);
+
+    return (sqlite3_int64)key;
+}
+
 static void choose_keys(struct thr_client *client)
 {
     for (uint32_t i = 0; i < THR_PER_TRANSACTION; i++)
-        client->values.key[i] =
-            (sqlite3_int64)(1 + thr_random_below(&client->random, client->stage->settings->rows));
+        client->values.key[i] = random_key(client);
 }
 
 static void choose_rows(struct thr_client *client)
@@ -29,7 +35,7 @@ static void choose_rows(struct thr_client *client)
 
 static void choose_row(struct thr_client *client)
 {
-    client->values.key[0] = (sqlite3_int64)(1 + thr_random_below(&client->random, client->stage->settings->rows));
+    client->values.key[0] = random_key(client);
     thr_random_fill(&client->random, client->values.d[0], sizeof client->values.d[0]);
 }
 
@@ -80,8 +86,8 @@ static const struct thr_kind_of_transaction writers[] = {
     {"UPDATE t3 SET v=v+1 WHERE id=1", false, 1, choose_nothing, bind_nothing},
 };
 
-static const struct thr_kind_of_transaction reader = {"SELECT * FROM t1 WHERE a>? LIMIT 10", true,
-                                                      THR_PER_TRANSACTION, choose_keys, bind_key};
+static const struct thr_kind_of_transaction reader = {"SELECT * FROM t1 WHERE a>? LIMIT 10", true, THR_PER_TRANSACTION,
+                                                      choose_keys, bind_key};
 
 const struct thr_kind_of_transaction *thr_kind_of_writer(enum thr_workload workload)
 {
