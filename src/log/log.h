@@ -50,7 +50,7 @@ struct thr_page_run {
 };
 
 /* Segments kept to be used again. */
-#define THR_SPARES 6
+#define THR_SPARES 20
 
 struct thr_segment {
     uint64_t number;
@@ -82,7 +82,7 @@ struct thr_log {
 };
 
 #define THR_SEGMENT_MIN ((size_t)1 << 20)
-#define THR_SEGMENT_MAX ((size_t)64 << 20)
+#define THR_SEGMENT_MAX ((size_t)16 << 20)
 
 /* Begin an empty log in `directory` with segment `number`. The index is set up already. On error nothing stays. */
 int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directory, uint32_t mode, uint64_t number);
