@@ -324,6 +324,8 @@ static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_seg
     struct replay *replay = ctx;
 
     (void)segment;
+    if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0)
+        return SQLITE_CORRUPT;
     replay->any = true;
     if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
         replay->max_bytes = (int64_t)head->page_count * head->page_size;
@@ -335,6 +337,8 @@ static int measure_record(void *ctx, const uint8_t *record, const struct thr_rec
     struct replay *replay = ctx;
 
     (void)record;
+    if (head->page_count > THR_PAGE_MAX)
+        return SQLITE_CORRUPT;
     if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
         replay->max_bytes = (int64_t)head->page_count * head->page_size;
     replay->out->commits++;
@@ -365,6 +369,8 @@ static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segm
     const struct thr_page_run *runs = (const struct thr_page_run *)(const void *)(segment + sizeof *head);
     int rc;
 
+    if (head->page_count > THR_PAGE_MAX)
+        return SQLITE_CORRUPT;
     replay->page_size = head->page_size;
     replay->page_count = head->page_count;
     replay->format = head->format;
@@ -375,7 +381,8 @@ static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segm
         return rc;
     memset(replay->is_free, 0, replay->is_free_count);
     for (uint32_t i = 0; i < head->run_count; i++) {
-        if (runs[i].first < 2 || runs[i].count > head->page_count || runs[i].first + runs[i].count > head->page_count + 1)
+        if (runs[i].first < 2 || runs[i].first > head->page_count ||
+            runs[i].count > head->page_count - runs[i].first + 1)
             return SQLITE_CORRUPT;
         memset(replay->is_free + runs[i].first, 1, runs[i].count);
     }
@@ -401,9 +408,11 @@ static int replay_space(struct replay *replay, const uint8_t *record, const stru
 {
     const uint32_t *taken = thr_record_taken(record), *freed = thr_record_freed(record);
     uint32_t lock_page = thr_lock_page(head->page_size);
-    int rc = free_room(replay, head->page_count);
+    int rc;
 
-    if (rc != SQLITE_OK)
+    if (head->page_count > THR_PAGE_MAX)
+        return SQLITE_CORRUPT;
+    if ((rc = free_room(replay, head->page_count)) != SQLITE_OK)
         return rc;
     if ((head->flags & THR_RECORD_REWRITE) != 0)
         memset(replay->is_free, 0, replay->is_free_count);

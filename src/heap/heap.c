@@ -158,11 +158,12 @@ void thr_frame_retire(struct thr_heap *heap, struct thr_frames *own, uint32_t in
 
 void thr_frames_release(struct thr_heap *heap, struct thr_frames *own)
 {
-    struct thr_head *head = heap->shm->head;
+    struct thr_head *head;
     uint32_t lists[2], index, next, freed;
 
     if (heap->at == NULL)
         return;
+    head = heap->shm->head;
     thr_frames_check(heap, own);
     thr_frames_reclaim(heap, own);
     lists[0] = own->young_head;

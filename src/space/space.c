@@ -86,6 +86,12 @@ static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     return rc;
 }
 
+/* A protected transaction's end must stay the end; it sets its mark before it takes space_lock to look. */
+static bool may_extend(const struct thr_shm *shm)
+{
+    return atomic_load_explicit(&shm->head->protected_slot, memory_order_seq_cst) == 0;
+}
+
 /* Give the stripe `want` pages past the end. space_lock. */
 static int extend(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want, uint32_t page_size)
 {
@@ -118,8 +124,7 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size,
-                      bool may_extend)
+int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size)
 {
     int rc = SQLITE_OK;
 
@@ -130,7 +135,7 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         thr_stripe_check_epoch(shm, stripe);
         rc = take_from_pool(shm, stripe, stripe->want - stripe->pages.count);
-        if (rc == SQLITE_OK && may_extend && stripe->pages.count < (stripe->want + 1) / 2)
+        if (rc == SQLITE_OK && may_extend(shm) && stripe->pages.count < (stripe->want + 1) / 2)
             rc = extend(shm, stripe, stripe->want - stripe->pages.count, page_size);
         thr_mutex_unlock(&shm->head->space_lock);
         THR_POINT("refilled");

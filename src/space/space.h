@@ -32,11 +32,10 @@ struct thr_stripe {
 
 void thr_stripe_free(struct thr_stripe *stripe);
 
-/* Bring the stripe up to what it wants: from the pool, else by extending (not if `may_extend` is false). Turns the
+/* Bring the stripe up to what it wants: from the pool, else by extending (not while somebody is protected). Turns the
  * pages into a fresh chain. Only where the pager's cache is dropped anyway. SQLITE_OK (also if less was to be had),
  * SQLITE_NOMEM, SQLITE_FULL. */
-int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size,
-                      bool may_extend);
+int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size);
 /* Give all pages back to the pool. */
 void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe);
 /* Forget pages of an older epoch; returns whether the stripe is still valid. */

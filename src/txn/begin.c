@@ -72,14 +72,12 @@ static int take_turn(struct thr_conn *conn, enum thr_kind kind)
     return rc;
 }
 
-/* The pager's cache is void: show it the database as of the snapshot. */
-static void fresh_view(struct thr_conn *conn, uint64_t extent)
+static void fresh_list(struct thr_conn *conn, uint64_t extent)
 {
     struct thr_db *db = conn->db;
     struct thr_stripe *stripe = &conn->stripe;
     uint32_t end = 0, first;
 
-    thr_reads_clear(&conn->reads);
     conn->cache_seq = conn->snapshot;
     conn->page_count = conn->committed_count = (uint32_t)(extent >> 32);
     conn->free_count = (uint32_t)extent;
@@ -103,6 +101,19 @@ static void fresh_view(struct thr_conn *conn, uint64_t extent)
     stripe->chain.built = false;
 }
 
+/* Show the pager the database as of the snapshot. It drops its cache, and what was read before is of no account any
+ * more, if the key by which it tells that has changed; and only then. */
+static void fresh_view(struct thr_conn *conn, uint64_t extent)
+{
+    uint32_t change_counter = conn->change_counter, page_count = conn->page_count, free_count = conn->free_count;
+    uint32_t first = conn->stripe.chain.first;
+
+    fresh_list(conn, extent);
+    if (change_counter != conn->change_counter || page_count != conn->page_count || free_count != conn->free_count ||
+        (free_count > 0 && first != conn->stripe.chain.first))
+        thr_reads_clear(&conn->reads);
+}
+
 /* While we are protected nobody else moves the end of the file, so ours must be the end, with some pages for others
  * to go on with. commit_lock. */
 static int protect_end(struct thr_conn *conn, uint64_t *extent_out)
@@ -117,7 +128,9 @@ static int protect_end(struct thr_conn *conn, uint64_t *extent_out)
     if (rc == SQLITE_OK && page_count > conn->page_count) {
         fresh_view(conn, *extent_out);
         conn->page_count = page_count;
+        thr_reads_clear(&conn->reads);
     }
+    atomic_store_explicit(&db->shm.head->protected_end, conn->page_count, memory_order_seq_cst);
     return rc;
 }
 
@@ -131,7 +144,7 @@ static bool refill_is_due(const struct thr_conn *conn)
         return false;
     /* Where the pager's cache is dropped anyway: the list is part of what tells it so. Else only if we are about to
      * run out of pages and cannot append any, because others were given those past our end. */
-    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq ||
+    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || !conn->stripe.own ||
            (conn->stripe.pages.count < THR_STRIPE_LOW &&
             atomic_load_explicit(&head->reserved_end, memory_order_relaxed) > conn->page_count);
 }
@@ -142,8 +155,7 @@ static int refill(struct thr_conn *conn)
 
     conn->cache_seq = 0;
     return thr_stripe_refill(&db->shm, &conn->stripe, db->heap.page_size,
-                             atomic_load_explicit(&db->usable_size, memory_order_relaxed),
-                             atomic_load_explicit(&db->shm.head->protected_slot, memory_order_relaxed) == 0);
+                             atomic_load_explicit(&db->usable_size, memory_order_relaxed));
 }
 
 static void check_epoch(struct thr_conn *conn)
@@ -208,8 +220,10 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         check_epoch(conn);
         if (conn->snapshot != conn->cache_seq)
             fresh_view(conn, extent);
-        if (protect && (rc = protect_end(conn, &extent)) == SQLITE_OK)
-            thr_turn_protect(conn);
+        if (protect) {
+            thr_turn_protect(conn); /* first: from here on nobody extends the file */
+            rc = protect_end(conn, &extent);
+        }
     }
     if (protect)
         thr_mutex_unlock(&head_of(conn)->commit_lock);

@@ -319,8 +319,12 @@ int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
     if (plan->rollback)
         return SQLITE_OK;
     adapt_stripe(conn, plan);
-    if (plan->nothing)
+    if (plan->nothing) {
+        if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->snapshot &&
+            (rc = validate(conn)) != SQLITE_OK)
+            return rc;
         return commit_nothing(conn);
+    }
     if ((rc = lock_and_validate(conn, plan, patience_ns)) != SQLITE_OK)
         return rc;
     conn->prepared_seq = atomic_load_explicit(&head->commit_seq, memory_order_relaxed) + 1;

@@ -78,6 +78,31 @@ static int add_freed(struct thr_conn *conn)
     return SQLITE_OK;
 }
 
+/* Pages that a rewrite cuts off at the end get a version that says so: when the file grows again, nobody must find the
+ * old ones. */
+static int add_cut_off(struct thr_conn *conn, const struct thr_plan *plan)
+{
+    for (uint32_t pgno = plan->page_count + 1; pgno <= conn->committed_count; pgno++) {
+        const _Atomic uint32_t *newest = thr_shm_newest(&conn->db->shm, pgno);
+        struct thr_write *write;
+        uint32_t frame;
+        bool fresh;
+        int rc;
+
+        if (newest == NULL || atomic_load_explicit(newest, memory_order_relaxed) == 0 ||
+            thr_writes_find(&conn->writes, pgno) != NULL)
+            continue;
+        if ((rc = thr_frame_take(&conn->db->heap, &conn->frames, &frame)) != SQLITE_OK)
+            return rc;
+        if ((write = thr_writes_add(&conn->writes, pgno, &fresh)) == NULL) {
+            thr_frame_give(&conn->db->heap, &conn->frames, frame);
+            return SQLITE_NOMEM;
+        }
+        write->frame = frame;
+    }
+    return SQLITE_OK;
+}
+
 static int mark_pages(struct thr_map32 *marks, const struct thr_pages *pages, enum mark mark)
 {
     for (uint32_t i = 0; i < pages->count; i++) {
@@ -108,12 +133,14 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
     const uint32_t *mark = thr_map32_find(marks, write->pgno);
     uint32_t page_size = conn->db->heap.page_size;
     const uint8_t *before = NULL;
-    bool was_free = thr_shm_bit(&conn->db->shm, THR_BITS_FREE, write->pgno);
+    bool was_free = thr_space_is_free(&conn->db->heap, write->pgno, conn->snapshot); /* then, not now */
     int rc = SQLITE_OK;
 
     write->publish = write->freed = false;
-    if (write->pgno > plan->page_count)
-        return SQLITE_OK; /* the transaction gave it back */
+    if (write->pgno > plan->page_count) { /* the transaction gave it back */
+        write->publish = write->freed = plan->rewrite && !plan->resize;
+        return SQLITE_OK;
+    }
     if (mark != NULL && *mark == MARK_FREED) {
         write->publish = write->freed = true;
         return SQLITE_OK;
@@ -260,5 +287,7 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
         if ((rc = plan_list(conn, plan)) != SQLITE_OK || (rc = add_freed(conn)) != SQLITE_OK)
             return rc;
     }
+    if (plan->rewrite && !plan->resize && (rc = add_cut_off(conn, plan)) != SQLITE_OK)
+        return rc;
     return plan_pages(conn, plan);
 }

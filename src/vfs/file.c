@@ -302,7 +302,7 @@ static int commit(struct thr_main_file *file)
     }
     if (rc == SQLITE_BUSY_SNAPSHOT)
         rc = conflict(file);
-    else if (rc == SQLITE_OK)
+    else if (rc == SQLITE_OK && (conn->committed || conn->prepared)) /* not the sync of a rollback */
         file->reruns = 0;
     return rc;
 }

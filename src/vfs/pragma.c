@@ -1,7 +1,6 @@
 /* PRAGMAs: ours, and those of SQLite that mean something else here.
  *
  * SPDX-License-Identifier: MIT */
-#include <stdlib.h>
 #include <string.h>
 
 #include "vfs.h"
@@ -43,7 +42,7 @@ static int pragma_freelist_format(struct thr_main_file *file, char **args)
         args[0] = sqlite3_mprintf("freelist_format is 1 (one free list) or 2 (stripes), not %s", args[2]);
         return SQLITE_ERROR;
     }
-    if (args[2] != NULL && (rc = thr_format_set(file->conn, (uint32_t)atoi(args[2]))) != SQLITE_OK) {
+    if (args[2] != NULL && (rc = thr_format_set(file->conn, args[2][0] == '1' ? 1u : 2u)) != SQLITE_OK) {
         args[0] = sqlite3_mprintf("freelist_format cannot be changed now: %s", sqlite3_errstr(rc));
         return rc;
     }

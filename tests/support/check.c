@@ -212,6 +212,7 @@ void support_needs_root(void)
 
 const char *path_new(char path[PATH_SIZE], const char *name)
 {
+    check_forget(); /* the test before has been judged */
     (void)snprintf(path, PATH_SIZE, "%s/%s-%d.db", directory, name, path_count++);
     (void)alarm(WATCHDOG_S);
     return path;
