@@ -144,7 +144,8 @@ static bool refill_is_due(const struct thr_conn *conn)
         return false;
     /* Where the pager's cache is dropped anyway: the list is part of what tells it so. Else only if we are about to
      * run out of pages and cannot append any, because others were given those past our end. */
-    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || !conn->stripe.own ||
+    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq ||
+           !conn->stripe.own ||
            (conn->stripe.pages.count < THR_STRIPE_LOW &&
             atomic_load_explicit(&head->reserved_end, memory_order_relaxed) > conn->page_count);
 }

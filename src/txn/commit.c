@@ -268,7 +268,8 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
     atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);
     conn->cache_seq = next && !plan->rewrite ? seq : 0;
     conn->page_count = plan->page_count;
-    conn->change_counter++;
+    if (conn->change_counter_written) /* with locking_mode=EXCLUSIVE only some commits write page 1 */
+        conn->change_counter++;
     /* The pager may go on to use pages that it wrote without ever having read them. */
     for (uint32_t i = 0; i < conn->writes.count && rc == SQLITE_OK; i++)
         rc = thr_reads_add(&conn->reads, conn->writes.at[i].pgno);

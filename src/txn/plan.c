@@ -122,7 +122,9 @@ static int keep_page1(struct thr_conn *conn, uint8_t *page, const struct thr_pla
                                         : atomic_load_explicit(&conn->db->shm.head->format, memory_order_relaxed);
     int rc = thr_page1_committed(conn, before);
 
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK && plan->resize)
+        memcpy(page + THR_P1_VERSIONS, before + THR_P1_VERSIONS, 2); /* the rest is what the file will say */
+    else if (rc == SQLITE_OK)
         thr_page1_keep(page, before, format == 2);
     return rc;
 }
@@ -209,7 +211,7 @@ static int plan_pages(struct thr_conn *conn, struct thr_plan *plan)
         rc = thr_record_finish(&conn->record);
     }
     plan->nothing = published == 0 && conn->taken.count == 0 && conn->freed.count == 0 && !plan->new_database &&
-                    plan->page_count == conn->page_count && !plan->list_changed;
+                    plan->page_count == conn->page_count && !plan->list_changed && conn->set_format == 0;
     while (rc == SQLITE_OK && conn->superseded.capacity < published)
         rc = thr_pages_add(&conn->superseded, 1); /* room, so that publishing cannot fail */
     conn->superseded.count = 0;

@@ -135,14 +135,14 @@ static void log_busy(const struct thr_open_db *open_db)
 }
 
 /* Let stock SQLite recover what stock SQLite left: a WAL, or a hot rollback journal. */
-static int recover_stock(const struct thr_open_db *open_db)
+static int recover_stock(const struct thr_open_db *open_db, bool wal)
 {
     sqlite3 *db = NULL;
     int rc = sqlite3_open_v2(open_db->path, &db, SQLITE_OPEN_READWRITE, thr_base_vfs()->zName);
 
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema; PRAGMA wal_checkpoint(TRUNCATE);", NULL, NULL, NULL);
-    if (rc == SQLITE_OK && !open_db->db.foreign) /* a journal that journal_mode=PERSIST left: delete it */
+    if (rc == SQLITE_OK && !wal) /* a journal that journal_mode=PERSIST left: delete it */
         sqlite3_exec(db, "PRAGMA journal_mode=PERSIST; PRAGMA journal_mode=DELETE;", NULL, NULL, NULL);
     if (rc != SQLITE_OK)
         thr_log(rc, "throng: stock SQLite could not recover %s: %s", open_db->path, sqlite3_errmsg(db));
@@ -150,13 +150,14 @@ static int recover_stock(const struct thr_open_db *open_db)
     return rc;
 }
 
-static bool file_exists(const char *path, const char *suffix, struct thr_stat *stat)
+/* SQLITE_OK, SQLITE_NOTFOUND, or the error: what cannot be looked at must not be taken for absent. */
+static int stat_beside(const char *path, const char *suffix, struct thr_stat *stat)
 {
     char *name = sqlite3_mprintf("%s%s", path, suffix);
-    bool exists = name != NULL && thr_os_stat(name, stat) == SQLITE_OK;
+    int rc = name == NULL ? SQLITE_NOMEM : thr_os_stat(name, stat);
 
     sqlite3_free(name);
-    return exists;
+    return rc;
 }
 
 /* A file named <db>-journal: is it a rollback journal of SQLite (also one that was finished by zeroing its head)? */
@@ -192,10 +193,16 @@ static int recover_leftovers(struct thr_open_db *open_db)
     struct thr_stock_header header;
     struct thr_recovery recovery;
     char name[256] = "";
-    bool stock = file_exists(open_db->path, "-wal", &wal);
-    int rc;
+    bool stock;
+    int rc, journal_rc;
 
-    if (file_exists(open_db->path, "-journal", &journal) && !journal.is_dir) {
+    if ((rc = stat_beside(open_db->path, "-wal", &wal)) != SQLITE_OK && rc != SQLITE_NOTFOUND)
+        return rc;
+    stock = rc == SQLITE_OK;
+    journal_rc = stat_beside(open_db->path, "-journal", &journal);
+    if (journal_rc != SQLITE_OK && journal_rc != SQLITE_NOTFOUND)
+        return journal_rc;
+    if (journal_rc == SQLITE_OK && !journal.is_dir) {
         if ((rc = check_stock_journal(open_db, &journal)) != SQLITE_OK)
             return rc;
         stock = true;
@@ -206,12 +213,14 @@ static int recover_leftovers(struct thr_open_db *open_db)
         if (header.foreign)
             return SQLITE_OK;
         thr_os_unlock(open_db->fd, LOCK_BYTES_AT, LOCK_BYTES);
-        if ((rc = recover_stock(open_db)) != SQLITE_OK)
+        if ((rc = recover_stock(open_db, header.wal)) != SQLITE_OK)
             return rc;
         if ((rc = thr_os_lock(open_db->fd, true, LOCK_BYTES_AT, LOCK_BYTES)) != SQLITE_OK)
             return rc;
     }
-    if (!file_exists(open_db->path, "-journal", &journal) || !journal.is_dir)
+    if ((rc = stat_beside(open_db->path, "-journal", &journal)) != SQLITE_OK)
+        return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
+    if (!journal.is_dir)
         return SQLITE_OK;
     rc = thr_recover_inspect(open_db->directory, name, sizeof name);
     if (rc == SQLITE_CANTOPEN)

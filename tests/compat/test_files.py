@@ -302,7 +302,7 @@ class Questions(Files):
             writer = number % 3
             connection = (one, two, three)[writer]
             sql = ["INSERT INTO t(b) VALUES(randomblob(3000))", "DELETE FROM t WHERE a = (SELECT min(a) FROM t)",
-                   "UPDATE t SET b = 'v' || a WHERE a % 50 = 3", "CREATE TABLE IF NOT EXISTS q(x)",
+                   "UPDATE t SET b = 'v' || b WHERE a % 50 = 3", "CREATE TABLE IF NOT EXISTS q(x)",
                    "DROP TABLE IF EXISTS q"][number % 5]
             connection.execute("BEGIN")
             connection.execute("UPDATE t SET b = 'undone'")
@@ -407,14 +407,14 @@ class Questions(Files):
             rows(one, f"PRAGMA mmap_size={size}")
             self.assertEqual(dump(one), expected)
             two.execute("UPDATE t SET b = b || 'm' WHERE a % 9 = 1")
-            one.execute("INSERT INTO t(b) VALUES(randomblob(100000))")
+            one.execute("INSERT INTO t(b) VALUES(hex(randomblob(100000)))")
             expected = dump(two)
             self.assertEqual(dump(one), expected)
             # A cursor over mapped pages keeps its snapshot while another connection changes and frees them.
             cursor = one.execute("SELECT a FROM t NOT INDEXED WHERE a <= 500")
             self.assertEqual(cursor.fetchone(), (1,))
             two.execute("UPDATE t SET b = 'short' WHERE a <= 500")
-            two.execute("INSERT INTO t(b) VALUES(randomblob(300000))")
+            two.execute("INSERT INTO t(b) VALUES(hex(randomblob(300000)))")
             self.assertEqual(len(cursor.fetchall()), 499)
             expected = dump(two)
             self.assertEqual(dump(one), expected)

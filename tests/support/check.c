@@ -34,6 +34,15 @@ static size_t log_used;
 
 /* --- checks --- */
 
+/* What SQLite has said last. */
+static void print_log(void)
+{
+    (void)pthread_mutex_lock(&log_lock);
+    if (log_used > 0)
+        (void)fprintf(stderr, "  SQLite's log ends with:\n%s", log_used > 600 ? log_text + log_used - 600 : log_text);
+    (void)pthread_mutex_unlock(&log_lock);
+}
+
 _Noreturn void check_leave(void)
 {
     if (in_child)
@@ -53,6 +62,7 @@ _Noreturn void check_failed(const char *file, int line, const char *format, ...)
     (void)vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     (void)fprintf(stderr, "%s:%d: %s\n%s", file, line, message, replay);
+    print_log();
     atomic_store_explicit(&any_failed, true, memory_order_release); /* pairs with check_any_failed() */
     if (getenv("THRONG_TEST_ABORT") != NULL)
         abort();
@@ -103,6 +113,10 @@ static void to_log(void *context, int code, const char *message)
     (void)context;
     (void)code;
     (void)pthread_mutex_lock(&log_lock);
+    if (log_used + size + 2 >= sizeof log_text && size < sizeof log_text / 2) { /* forget the older half */
+        memmove(log_text, log_text + log_used / 2, log_used - log_used / 2);
+        log_used -= log_used / 2;
+    }
     if (log_used + size + 2 < sizeof log_text) {
         memcpy(log_text + log_used, message, size);
         log_used += size;
