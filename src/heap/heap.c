@@ -139,6 +139,8 @@ void thr_frame_give(struct thr_heap *heap, struct thr_frames *own, uint32_t inde
 {
     struct thr_frame *frame = thr_heap_frame(heap, index);
 
+    if (own->generation != heap->generation)
+        return; /* it went with its heap */
     /* Before anything else changes: a reader may still stand on it (see struct thr_frame). */
     atomic_store_explicit(&frame->seq, THR_FRAME_PRIVATE, memory_order_relaxed);
     frame->garbage_next = own->free;

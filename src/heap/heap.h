@@ -76,7 +76,7 @@ static inline uint8_t *thr_heap_page(const struct thr_heap *heap, uint32_t index
 /* A connection's own stock of free frames and its superseded ones; used by the owner alone. */
 struct thr_frames {
     uint32_t generation; /* of the heap that the indexes below belong to */
-    uint32_t free; /* list by garbage_next */
+    uint32_t free;       /* list by garbage_next */
     uint32_t free_count;
     uint32_t young_head, young_tail; /* superseded, oldest first */
     uint32_t pinned;                 /* superseded, but the oldest snapshot still sees them */
@@ -113,6 +113,7 @@ uint32_t thr_version_find(const struct thr_heap *heap, uint32_t pgno, uint64_t s
  * commit_lock. */
 uint64_t thr_version_newest_seq(const struct thr_heap *heap, uint32_t pgno);
 
-#define THR_PGNO_FREE 0x80000000u /* in struct thr_frame.pgno; limits page numbers to 2^31 - 1 (SQLite: 2^30 - 1 here) */
+#define THR_PGNO_FREE \
+    0x80000000u /* in struct thr_frame.pgno; limits page numbers to 2^31 - 1 (SQLite: 2^30 - 1 here) */
 
 #endif

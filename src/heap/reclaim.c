@@ -158,8 +158,8 @@ uint32_t thr_frames_reclaim(struct thr_heap *heap, struct thr_frames *own)
         next = thr_heap_frame(heap, index)->garbage_next;
         if (reclaim_one(heap, own, &use, index, &visible)) {
             freed++;
-        } else if (visible && atomic_load_explicit(&thr_heap_frame(heap, index)->seq, memory_order_relaxed) <=
-                                  use.floor) {
+        } else if (visible &&
+                   atomic_load_explicit(&thr_heap_frame(heap, index)->seq, memory_order_relaxed) <= use.floor) {
             /* Only the oldest snapshot's end can free it: do not look again before that. */
             thr_heap_frame(heap, index)->garbage_next = own->pinned;
             own->pinned = index;

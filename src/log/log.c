@@ -252,8 +252,7 @@ static void current_is_full(struct thr_log *log, uint64_t last_seq)
 
     memcpy(&records_at, segment->at + offsetof(struct thr_segment_head, records_at), sizeof records_at);
     segment->last_seq = last_seq;
-    segment->record_bytes =
-        atomic_load_explicit(&log->shm->head->log_tail, memory_order_relaxed) - records_at;
+    segment->record_bytes = atomic_load_explicit(&log->shm->head->log_tail, memory_order_relaxed) - records_at;
     segment->next = NULL;
     if (log->full_last != NULL)
         log->full_last->next = segment;

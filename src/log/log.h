@@ -54,8 +54,8 @@ struct thr_page_run {
 
 struct thr_segment {
     uint64_t number;
-    uint64_t last_seq;      /* of the full ones */
-    uint64_t record_bytes;  /* of the full ones */
+    uint64_t last_seq;     /* of the full ones */
+    uint64_t record_bytes; /* of the full ones */
     uint64_t salt;
     _Atomic uint32_t syncs; /* going on; taken under commit_lock. The segment stays until they are done */
     int fd;

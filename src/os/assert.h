@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define THR_ASSERT(condition)                                                                             \
-    do {                                                                                                  \
-        if (__builtin_expect(!(condition), 0)) {                                                          \
-            fprintf(stderr, "throng: %s:%d: broken invariant: %s\n", __FILE__, __LINE__, #condition);     \
-            abort();                                                                                      \
-        }                                                                                                 \
+#define THR_ASSERT(condition)                                                                         \
+    do {                                                                                              \
+        if (__builtin_expect(!(condition), 0)) {                                                      \
+            fprintf(stderr, "throng: %s:%d: broken invariant: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                                  \
+        }                                                                                             \
     } while (0)
 
 /* Costly scans, only in builds with -DTHR_SLOW_ASSERTS. */

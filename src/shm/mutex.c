@@ -23,9 +23,8 @@ static void note_wait(struct thr_mutex *mutex, uint64_t began_ns)
 
     atomic_fetch_add_explicit(&mutex->contended, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&mutex->wait_ns, waited_ns, memory_order_relaxed);
-    while (waited_ns > longest_ns &&
-           !atomic_compare_exchange_weak_explicit(&mutex->longest_ns, &longest_ns, waited_ns, memory_order_relaxed,
-                                                  memory_order_relaxed))
+    while (waited_ns > longest_ns && !atomic_compare_exchange_weak_explicit(&mutex->longest_ns, &longest_ns, waited_ns,
+                                                                            memory_order_relaxed, memory_order_relaxed))
         ;
 }
 

@@ -109,8 +109,7 @@ int thr_shm_slot_acquire(struct thr_shm *shm, uint32_t *index_out)
         rc = SQLITE_FULL;
         goto done;
     }
-    if (index == high &&
-        (rc = reserve(shm, THR_SLOTS_OFFSET + index * sizeof *slot, sizeof *slot)) != SQLITE_OK)
+    if (index == high && (rc = reserve(shm, THR_SLOTS_OFFSET + index * sizeof *slot, sizeof *slot)) != SQLITE_OK)
         goto done;
     slot = thr_shm_slot(shm, index);
     for (int i = 0; i < THR_COUNTERS; i++)
@@ -132,8 +131,8 @@ void thr_shm_slot_release(struct thr_shm *shm, uint32_t index)
 
     thr_mutex_lock(&shm->head->slot_lock, UINT64_MAX);
     for (int i = 0; i < THR_COUNTERS; i++)
-        atomic_fetch_add_explicit(&shm->head->counter[i],
-                                  atomic_load_explicit(&slot->counter[i], memory_order_relaxed), memory_order_relaxed);
+        atomic_fetch_add_explicit(&shm->head->counter[i], atomic_load_explicit(&slot->counter[i], memory_order_relaxed),
+                                  memory_order_relaxed);
     atomic_store_explicit(&slot->snapshot, 0, memory_order_release);
     atomic_store_explicit(&slot->state, THR_SLOT_FREE, memory_order_release);
     thr_mutex_unlock(&shm->head->slot_lock);

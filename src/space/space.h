@@ -23,9 +23,9 @@ static inline uint32_t thr_lock_page(uint32_t page_size)
 
 /* A connection's hold on free pages. */
 struct thr_stripe {
-    bool own;            /* has pages of its own; else it is shown the whole list */
-    uint32_t epoch;      /* of which the pages are */
-    uint32_t want;       /* pages that a refill aims at; follows what transactions used */
+    bool own;               /* has pages of its own; else it is shown the whole list */
+    uint32_t epoch;         /* of which the pages are */
+    uint32_t want;          /* pages that a refill aims at; follows what transactions used */
     struct thr_pages pages; /* all own pages, free or (in a transaction) about to be used */
     struct thr_chain chain; /* what the pager is shown */
 };

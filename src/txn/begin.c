@@ -24,8 +24,8 @@ uint64_t thr_snapshot_take(struct thr_conn *conn, uint64_t *extent_out)
     uint64_t seq, extent;
 
     do {
-        seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);        /* pairs with publish() */
-        atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);    /* pairs with reclamation */
+        seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);     /* pairs with publish() */
+        atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst); /* pairs with reclamation */
         THR_POINT("announced");
         extent = atomic_load_explicit(&head->extent[seq & 1], memory_order_acquire);
     } while (seq != atomic_load_explicit(&head->commit_seq, memory_order_seq_cst));
@@ -122,8 +122,8 @@ static int protect_end(struct thr_conn *conn, uint64_t *extent_out)
     uint32_t page_count = 0;
     int rc;
 
-    rc = thr_space_settle_end(&db->shm, conn->page_count, atomic_load_explicit(&db->shm.head->page_size,
-                                                                               memory_order_relaxed),
+    rc = thr_space_settle_end(&db->shm, conn->page_count,
+                              atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed),
                               conn->kind == THR_KIND_IMMEDIATE, &page_count);
     if (rc == SQLITE_OK && page_count > conn->page_count) {
         fresh_view(conn, *extent_out);
@@ -144,8 +144,7 @@ static bool refill_is_due(const struct thr_conn *conn)
         return false;
     /* Where the pager's cache is dropped anyway: the list is part of what tells it so. Else only if we are about to
      * run out of pages and cannot append any, because others were given those past our end. */
-    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq ||
-           !conn->stripe.own ||
+    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || !conn->stripe.own ||
            (conn->stripe.pages.count < THR_STRIPE_LOW &&
             atomic_load_explicit(&head->reserved_end, memory_order_relaxed) > conn->page_count);
 }

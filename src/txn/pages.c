@@ -215,8 +215,8 @@ int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset,
         return SQLITE_OK;
     }
     if (bytes == page_size && offset % page_size == 0) {
-        *short_out = offset / page_size >= conn->page_count && thr_writes_find(&conn->writes,
-                                                                               (uint32_t)(offset / page_size + 1)) == NULL;
+        *short_out = offset / page_size >= conn->page_count &&
+                     thr_writes_find(&conn->writes, (uint32_t)(offset / page_size + 1)) == NULL;
         return read_page(conn, (uint32_t)(offset / page_size + 1), to);
     }
     if (bytes == 16 && offset == THR_P1_CHANGES && made_up_list(conn) && conn->writes.count == 0) {

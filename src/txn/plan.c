@@ -201,9 +201,8 @@ static int plan_pages(struct thr_conn *conn, struct thr_plan *plan)
         struct thr_record_head *head = thr_record_head(&conn->record);
 
         head->page_size = conn->db->heap.page_size;
-        head->format = plan->format != 0
-                           ? plan->format
-                           : atomic_load_explicit(&conn->db->shm.head->format, memory_order_relaxed);
+        head->format = plan->format != 0 ? plan->format
+                                         : atomic_load_explicit(&conn->db->shm.head->format, memory_order_relaxed);
         if (plan->rewrite)
             head->flags |= THR_RECORD_REWRITE;
         if (plan->resize)
@@ -247,8 +246,8 @@ static void plan_header(struct thr_conn *conn, struct thr_plan *plan, const uint
         plan->page_size = thr_page1_page_size(page);
         if (plan->page_size != page_size && !plan->new_database) {
             plan->resize = true;
-            plan->record_page_count =
-                (uint32_t)(((uint64_t)plan->page_count * plan->page_size + page_size - 1) / page_size);
+            plan->record_page_count = (uint32_t)(((uint64_t)plan->page_count * plan->page_size + page_size - 1) /
+                                                 page_size);
             plan->page_count = plan->record_page_count;
             plan->first_trunk = plan->free_count = 0; /* read from the file when it has its new page size */
         }

@@ -212,7 +212,7 @@ void thr_gate_leave(struct thr_conn *conn, bool committed)
      * wants ends at one try in QUEUE_MAX without, all others at none with. */
     if (lost && conn->lost_page != 0) {
         if (conn->lost_page == conn->lost_before && conn->wins_since_loss <= HOT_WITHIN) {
-            conn->penalty = conn->penalty == 0                ? QUEUE_FIRST
+            conn->penalty = conn->penalty == 0              ? QUEUE_FIRST
                             : conn->penalty * 2 < QUEUE_MAX ? conn->penalty * 2
                                                             : QUEUE_MAX;
             conn->queue_for = conn->penalty;

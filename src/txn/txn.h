@@ -42,9 +42,9 @@ struct thr_db {
 
 /* What the running statement wants (see kind.h in src/vfs). */
 enum thr_kind {
-    THR_KIND_READ,      /* a statement that cannot write, outside BEGIN */
-    THR_KIND_RAW,       /* no statement is running: schema load, backup, serialize */
-    THR_KIND_EXPLICIT,  /* inside BEGIN or SAVEPOINT */
+    THR_KIND_READ,     /* a statement that cannot write, outside BEGIN */
+    THR_KIND_RAW,      /* no statement is running: schema load, backup, serialize */
+    THR_KIND_EXPLICIT, /* inside BEGIN or SAVEPOINT */
     THR_KIND_AUTOCOMMIT,
     THR_KIND_RETURNING, /* autocommit, and it may return rows before it commits: it cannot be rerun */
     THR_KIND_IMMEDIATE,

@@ -11,8 +11,8 @@
 struct thr_map32 {
     struct thr_map32_entry {
         uint32_t key, value;
-    } *entries;
-    uint32_t mask;  /* capacity - 1; 0 while empty */
+    } * entries;
+    uint32_t mask; /* capacity - 1; 0 while empty */
     uint32_t count;
 };
 

@@ -238,7 +238,6 @@ static int main_check_reserved(sqlite3_file *sqlite_file, int *result_out)
     return SQLITE_OK;
 }
 
-
 /* The commit failed on a conflict: let SQLite run the statement again, or tell the application. */
 static int conflict(struct thr_main_file *file)
 {
@@ -263,10 +262,12 @@ static int commit_resized(struct thr_main_file *file)
     }
     if ((rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK) {
         thr_commit_finish(conn);
+        thr_txn_discard(conn); /* the heap that its frames lie in goes */
         if ((rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
             atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
-            thr_log(rc, "throng: %s: the new page size could not be put in place; close all connections and open "
-                        "the database again to recover it from its log",
+            thr_log(rc,
+                    "throng: %s: the new page size could not be put in place; close all connections and open "
+                    "the database again to recover it from its log",
                     conn->db->path);
         }
     }

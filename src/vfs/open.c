@@ -227,10 +227,11 @@ static int recover_leftovers(struct thr_open_db *open_db)
         thr_log(rc, "throng: the directory %s holds %s, which is not ours: it is left alone, and %s stays closed",
                 open_db->directory, name, open_db->path);
     else if (rc == SQLITE_CORRUPT)
-        thr_log(rc,
-                "throng: the log %s/%s is damaged at its beginning: nothing is touched. Restore it or a backup, or move "
-                "the directory away to go on without the commits in it",
-                open_db->directory, name);
+        thr_log(
+            rc,
+            "throng: the log %s/%s is damaged at its beginning: nothing is touched. Restore it or a backup, or move "
+            "the directory away to go on without the commits in it",
+            open_db->directory, name);
     if (rc != SQLITE_OK)
         return rc;
     if ((rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery)) != SQLITE_OK) {
@@ -484,7 +485,8 @@ void thr_db_release(struct thr_open_db *open_db)
         if (atomic_load(&open_db->db.broken) != 0)
             rc = SQLITE_IOERR;
         else if ((rc = thr_checkpoint_fold(&open_db->db)) != SQLITE_OK)
-            thr_log(rc, "throng: %s could not be completed at close; its log in %s is kept, and the next open recovers it",
+            thr_log(rc,
+                    "throng: %s could not be completed at close; its log in %s is kept, and the next open recovers it",
                     open_db->path, open_db->directory);
     }
     stop_files(open_db);

@@ -149,8 +149,7 @@ int thr_register(int make_default)
             goto done;
         throng_vfs = (sqlite3_vfs){
             .iVersion = 2,
-            .szOsFile = max_int(base->szOsFile,
-                                max_int(sizeof(struct thr_main_file), sizeof(struct thr_journal_file))),
+            .szOsFile = max_int(base->szOsFile, max_int(sizeof(struct thr_main_file), sizeof(struct thr_journal_file))),
             .mxPathname = base->mxPathname,
             .zName = "throng",
             .pAppData = base,

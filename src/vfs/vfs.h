@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "api.h"
 #include "../txn/txn.h"
+#include "api.h"
 
 struct thr_open_db;
 struct thr_group;
@@ -20,7 +20,7 @@ struct thr_journal {
     uint32_t header_bytes;
     struct thr_journal_entry {
         uint32_t pgno, checksum;
-    } *entries;
+    } * entries;
     uint32_t count, capacity;
     uint32_t page_size;
 };
@@ -34,7 +34,7 @@ struct thr_main_file {
     int (*busy_handler)(void *);
     void *busy_arg;
     int lock;
-    uint32_t forks; /* of the process when it was opened */
+    uint32_t forks;  /* of the process when it was opened */
     uint32_t reruns; /* of the statement at hand, without success */
     bool checkpoint_due;
     bool sync_due; /* a prepared commit is to be synced once it took place */
@@ -77,8 +77,8 @@ void thr_group_forget_super_journal(const struct thr_main_file *file, const char
 /* kind.c */
 struct thr_statement_info {
     enum thr_kind kind;
-    bool writes;       /* a running statement may write */
-    uint32_t busy;     /* statements that are running */
+    bool writes;   /* a running statement may write */
+    uint32_t busy; /* statements that are running */
 };
 void thr_statement_info(sqlite3 *db, struct thr_statement_info *out);
 
