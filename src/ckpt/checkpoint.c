@@ -214,7 +214,7 @@ int thr_checkpoint_resize(struct thr_db *db)
         (rc = thr_base_truncate(&db->base, (int64_t)page_count * db->heap.page_size)) != SQLITE_OK ||
         (rc = thr_stock_header_read(&db->base, &header)) != SQLITE_OK)
         goto done;
-    map_clear(&db->shm, page_count > atomic_load(&head->reserved_end) ? page_count : atomic_load(&head->reserved_end));
+    map_clear(&db->shm, THR_PAGE_MAX); /* also what the rewrite cut off */
     if ((rc = thr_db_start_heap(db, header.page_size)) != SQLITE_OK)
         goto done;
     db->checkpoint_page = 0;

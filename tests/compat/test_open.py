@@ -3,6 +3,7 @@ while Throng has the database, and Throng does not get in while somebody else is
 
 SPDX-License-Identifier: MIT
 """
+from unittest import skip
 import ctypes
 import os
 import shutil
@@ -68,7 +69,7 @@ class Pragmas(Open):
         one.execute("ANALYZE")
         self.at_rest()
         self.assertEqual(value(self.stock(), "PRAGMA application_id"), 99)
-    @unittest.skip('known: not every row of a connection in locking_mode=EXCLUSIVE is there afterwards')
+    @skip('known: not every row of a connection in locking_mode=EXCLUSIVE is there afterwards')
     def test_exclusive_locking_mode(self):
         one, two = self.create(), self.open(timeout=0)
         self.assertEqual(value(one, "PRAGMA locking_mode=EXCLUSIVE"), "exclusive")
