@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import unittest
 
 import support
 from support import BUSY, EXTENSION, FILL, Case, dump, rows, stock, throng, value
