@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import unittest
 
 import support
 from support import BUSY, EXTENSION, FILL, Case, dump, rows, stock, throng, value

@@ -6,7 +6,6 @@ from unittest import skip
 import os
 import random
 import sqlite3
-import unittest
 
 import support
 from support import BUSY_SNAPSHOT, FILL, PAGE_SIZES, Case, dump, rows, value
