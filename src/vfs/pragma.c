@@ -18,19 +18,14 @@ static int pragma_journal_mode(struct thr_main_file *file, char **args)
     return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
 }
 
+/* Not supported yet: answered with the mode in force, so that nobody relies on it. */
 static int pragma_locking_mode(struct thr_main_file *file, char **args)
 {
-    bool exclusive = args[2] != NULL && sqlite3_stricmp(args[2], "exclusive") == 0;
-
-    if (args[2] == NULL)
+    (void)file;
+    if (args[2] == NULL || sqlite3_stricmp(args[2], "exclusive") != 0)
         return SQLITE_NOTFOUND;
-    if (exclusive && file->lock != SQLITE_LOCK_NONE && !file->conn->hold_alone) {
-        /* This transaction's snapshot cannot become the only writer's any more. */
-        args[0] = sqlite3_mprintf("normal");
-        return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
-    }
-    file->conn->hold_alone = exclusive && !file->conn->read_only;
-    return SQLITE_NOTFOUND; /* and SQLite does its part */
+    args[0] = sqlite3_mprintf("normal");
+    return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
 }
 
 static int pragma_freelist_format(struct thr_main_file *file, char **args)
