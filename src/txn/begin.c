@@ -48,7 +48,7 @@ static bool kind_writes(enum thr_kind kind)
 /* Wait for what this kind of transaction was promised. */
 static int take_turn(struct thr_conn *conn, enum thr_kind kind)
 {
-    bool alone = kind >= THR_KIND_EXCLUSIVE || conn->hold_alone || (kind_writes(kind) && one_writer(conn->db));
+    bool alone = kind >= THR_KIND_EXCLUSIVE || (kind_writes(kind) && one_writer(conn->db));
     bool sure = kind == THR_KIND_IMMEDIATE || kind == THR_KIND_RETURNING || (kind_writes(kind) && conn->rerun);
     struct thr_head *head = head_of(conn);
     uint32_t other;
@@ -200,7 +200,6 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         return SQLITE_IOERR;
     conn->kind = kind;
     conn->conflict = THR_CONFLICT_NONE;
-    conn->begins++;
     if ((rc = take_turn(conn, kind)) != SQLITE_OK)
         goto err;
     protect = conn->holds_turn && !conn->is_alone;
@@ -295,7 +294,7 @@ int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
         rc = thr_turn_enter_writer(conn);
     if (rc == SQLITE_OK)
         conn->writing = true;
-    else if (!conn->hold_alone)
+    else
         thr_turn_release(conn);
     return rc;
 }
@@ -318,8 +317,7 @@ void thr_txn_end_write(struct thr_conn *conn)
     thr_txn_discard(conn);
     conn->writing = conn->committed = false;
     atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_seq_cst);
-    if (!conn->hold_alone)
-        thr_turn_release(conn);
+    thr_turn_release(conn);
     thr_gate_leave(conn, committed);
 }
 

@@ -78,7 +78,6 @@ void thr_conn_close(struct thr_conn *conn)
 {
     struct thr_db *db = conn->db;
 
-    conn->hold_alone = false;
     thr_txn_end(conn);
     thr_stripe_release(&db->shm, &conn->stripe);
     thr_frames_release(&db->heap, &conn->frames);

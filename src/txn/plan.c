@@ -56,51 +56,49 @@ static int plan_list(struct thr_conn *conn, struct thr_plan *plan)
     return rc;
 }
 
-/* A page that was freed without being written needs a version all the same: it says since when the page is free. */
+/* Give a page that the transaction did not write a version all the same; its content does not matter. */
+static int add_version(struct thr_conn *conn, uint32_t pgno)
+{
+    struct thr_write *write;
+    uint32_t frame;
+    bool fresh;
+    int rc;
+
+    if (thr_writes_find(&conn->writes, pgno) != NULL)
+        return SQLITE_OK;
+    if ((rc = thr_frame_take(&conn->db->heap, &conn->frames, &frame)) != SQLITE_OK)
+        return rc;
+    if ((write = thr_writes_add(&conn->writes, pgno, &fresh)) == NULL) {
+        thr_frame_give(&conn->db->heap, &conn->frames, frame);
+        return SQLITE_NOMEM;
+    }
+    write->frame = frame;
+    return SQLITE_OK;
+}
+
+/* Freed pages: the version says since when the page is free. */
 static int add_freed(struct thr_conn *conn)
 {
-    for (uint32_t i = 0; i < conn->freed.count; i++) {
-        struct thr_write *write;
-        uint32_t frame;
-        bool fresh;
-        int rc;
+    int rc = SQLITE_OK;
 
-        if (thr_writes_find(&conn->writes, conn->freed.at[i]) != NULL)
-            continue;
-        if ((rc = thr_frame_take(&conn->db->heap, &conn->frames, &frame)) != SQLITE_OK)
-            return rc;
-        if ((write = thr_writes_add(&conn->writes, conn->freed.at[i], &fresh)) == NULL) {
-            thr_frame_give(&conn->db->heap, &conn->frames, frame);
-            return SQLITE_NOMEM;
-        }
-        write->frame = frame;
-    }
-    return SQLITE_OK;
+    for (uint32_t i = 0; i < conn->freed.count && rc == SQLITE_OK; i++)
+        rc = add_version(conn, conn->freed.at[i]);
+    return rc;
 }
 
 /* Pages that a rewrite cuts off at the end get a version that says so: when the file grows again, nobody must find the
  * old ones. */
 static int add_cut_off(struct thr_conn *conn, const struct thr_plan *plan)
 {
-    for (uint32_t pgno = plan->page_count + 1; pgno <= conn->committed_count; pgno++) {
-        const _Atomic uint32_t *newest = thr_shm_newest(&conn->db->shm, pgno);
-        struct thr_write *write;
-        uint32_t frame;
-        bool fresh;
-        int rc;
+    int rc = SQLITE_OK;
 
-        if (newest == NULL || atomic_load_explicit(newest, memory_order_relaxed) == 0 ||
-            thr_writes_find(&conn->writes, pgno) != NULL)
-            continue;
-        if ((rc = thr_frame_take(&conn->db->heap, &conn->frames, &frame)) != SQLITE_OK)
-            return rc;
-        if ((write = thr_writes_add(&conn->writes, pgno, &fresh)) == NULL) {
-            thr_frame_give(&conn->db->heap, &conn->frames, frame);
-            return SQLITE_NOMEM;
-        }
-        write->frame = frame;
+    for (uint32_t pgno = plan->page_count + 1; pgno <= conn->committed_count && rc == SQLITE_OK; pgno++) {
+        const _Atomic uint32_t *newest = thr_shm_newest(&conn->db->shm, pgno);
+
+        if (newest != NULL && atomic_load_explicit(newest, memory_order_relaxed) != 0)
+            rc = add_version(conn, pgno);
     }
-    return SQLITE_OK;
+    return rc;
 }
 
 static int mark_pages(struct thr_map32 *marks, const struct thr_pages *pages, enum mark mark)
@@ -135,7 +133,7 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
     const uint32_t *mark = thr_map32_find(marks, write->pgno);
     uint32_t page_size = conn->db->heap.page_size;
     const uint8_t *before = NULL;
-    bool was_free = thr_space_is_free(&conn->db->heap, write->pgno, conn->snapshot); /* then, not now */
+    bool was_free;
     int rc = SQLITE_OK;
 
     write->publish = write->freed = false;
@@ -147,6 +145,7 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
         write->publish = write->freed = true;
         return SQLITE_OK;
     }
+    was_free = thr_space_is_free(&conn->db->heap, write->pgno, conn->snapshot); /* then, not now */
     if (was_free && !plan->rewrite && (mark == NULL || *mark != MARK_TAKEN) && write->pgno <= conn->page_count)
         return SQLITE_OK; /* free before and after: a trunk page, or used only in between */
     if (write->pgno == 1 && !plan->new_database) {
@@ -278,7 +277,7 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
         plan->rollback = !conn->change_counter_written && !plan->new_database;
         plan_header(conn, plan, page);
     } else {
-        plan->rollback = !conn->hold_alone; /* with locking_mode=EXCLUSIVE only the first commit writes page 1 */
+        plan->rollback = true;
     }
     if (plan->rollback)
         return SQLITE_OK;

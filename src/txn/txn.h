@@ -60,7 +60,6 @@ struct thr_conn {
     struct thr_slot *slot;
     uint32_t slot_index;
     bool read_only;
-    bool hold_alone; /* locking_mode=EXCLUSIVE: alone from the next snapshot on */
 
     /* What the pager sees. */
     uint64_t snapshot;       /* 0: none */
@@ -102,7 +101,6 @@ struct thr_conn {
 
     /* Stocks. */
     bool wants_stripe;
-    uint32_t begins;
     struct thr_frames frames;
     struct thr_stripe stripe;
     struct thr_chain after; /* scratch */

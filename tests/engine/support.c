@@ -209,15 +209,21 @@ static char *format_sql(const char *format, va_list arguments)
     return sql;
 }
 
+/* `sql` becomes the caller's to free. */
+#define FORMAT_SQL(sql, format)                 \
+    do {                                        \
+        va_list arguments_;                     \
+        va_start(arguments_, format);           \
+        (sql) = format_sql(format, arguments_); \
+        va_end(arguments_);                     \
+    } while (0)
+
 int db_try(sqlite3 *db, const char *format, ...)
 {
-    va_list arguments;
     char *sql;
     int rc;
 
-    va_start(arguments, format);
-    sql = format_sql(format, arguments);
-    va_end(arguments);
+    FORMAT_SQL(sql, format);
     rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
     sqlite3_free(sql);
     return rc;
@@ -225,13 +231,10 @@ int db_try(sqlite3 *db, const char *format, ...)
 
 void db_exec(sqlite3 *db, const char *format, ...)
 {
-    va_list arguments;
     char *sql;
     int rc;
 
-    va_start(arguments, format);
-    sql = format_sql(format, arguments);
-    va_end(arguments);
+    FORMAT_SQL(sql, format);
     rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
     if (rc != SQLITE_OK)
         check_failed(__FILE__, __LINE__, "%.200s: code %d: %s", sql, rc, sqlite3_errmsg(db));
@@ -257,13 +260,10 @@ static int first_int(sqlite3 *db, const char *sql, int64_t *out)
 
 int db_try_int(sqlite3 *db, int64_t *out, const char *format, ...)
 {
-    va_list arguments;
     char *sql;
     int rc;
 
-    va_start(arguments, format);
-    sql = format_sql(format, arguments);
-    va_end(arguments);
+    FORMAT_SQL(sql, format);
     rc = first_int(db, sql, out);
     sqlite3_free(sql);
     return rc;
@@ -271,14 +271,11 @@ int db_try_int(sqlite3 *db, int64_t *out, const char *format, ...)
 
 int64_t db_int(sqlite3 *db, const char *format, ...)
 {
-    va_list arguments;
     int64_t value;
     char *sql;
     int rc;
 
-    va_start(arguments, format);
-    sql = format_sql(format, arguments);
-    va_end(arguments);
+    FORMAT_SQL(sql, format);
     rc = first_int(db, sql, &value);
     if (rc != SQLITE_OK)
         check_failed(__FILE__, __LINE__, "%.200s: code %d: %s", sql, rc, sqlite3_errmsg(db));
@@ -290,13 +287,10 @@ uint64_t db_hash(sqlite3 *db, const char *format, ...)
 {
     uint64_t hash = 0;
     sqlite3_stmt *stmt;
-    va_list arguments;
     char *sql;
     int rc;
 
-    va_start(arguments, format);
-    sql = format_sql(format, arguments);
-    va_end(arguments);
+    FORMAT_SQL(sql, format);
     stmt = db_prepare(db, sql);
     sqlite3_free(sql);
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {

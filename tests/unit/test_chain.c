@@ -15,31 +15,15 @@
 
 #include <cmocka.h>
 
-enum { PAGES = 4000, PAGE_MAX = 65536 };
+#include "seeded.h"
 
-static uint64_t seed;
+enum { PAGES = 4000, PAGE_MAX = 65536 };
 
 static int setup(void **state)
 {
     (void)state;
-    seed = fault_environment_seed();
-    fault_reset();
-    fault_seed(seed);
-    print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-chain\n", seed);
+    seeded_begin("test-chain");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_reset();
-    fault_seed(seed);
-    return 0;
-}
-
-static uint32_t below(uint32_t n)
-{
-    return (uint32_t)(fault_random() % n);
 }
 
 /* A pager's view of a free list: the trunk pages that it wrote, everything else comes from the chain. */
@@ -101,7 +85,7 @@ static uint32_t pager_allocate(struct pager *pager)
     if (leaves == 0) {
         pager->first = thr_get32(trunk);
     } else {
-        which = below(leaves);
+        which = seeded_below(leaves);
         pgno = thr_get32(trunk + 8 + 4 * (size_t)which);
         if (which < leaves - 1)
             memcpy(trunk + 8 + 4 * (size_t)which, trunk + 4 + 4 * (size_t)leaves, 4);
@@ -109,8 +93,8 @@ static uint32_t pager_allocate(struct pager *pager)
     }
     assert_true(pager->is_free[pgno]);
     pager->is_free[pgno] = false;
-    if (below(2) == 0) /* its new owner writes it */
-        memset(pager_page(pager, pgno), (int)below(256), pager->page_size);
+    if (seeded_below(2) == 0) /* its new owner writes it */
+        memset(pager_page(pager, pgno), (int)seeded_below(256), pager->page_size);
     return pgno;
 }
 
@@ -202,14 +186,14 @@ static void a_list_holds_the_pages_that_it_was_made_of(void **state)
         for (uint32_t round = 0; round < 40; round++) {
             uint32_t usable_size = page_size - (round % 4 == 0 ? 32 : 0), leaves = usable_size / 4 - 8;
             const uint32_t edges[] = {0, 1, 2, leaves, leaves + 1, leaves + 2, 2 * leaves + 2};
-            uint32_t count = round < 7 ? edges[round] : below(PAGES - 1);
+            uint32_t count = round < 7 ? edges[round] : seeded_below(PAGES - 1);
 
             if (count > PAGES - 1)
                 count = PAGES - 1;
             for (uint32_t i = 0; i < count; i++)
                 pages[i] = i + 2;
             for (uint32_t i = 1; i < count; i++) {
-                uint32_t other = below(i + 1), swap = pages[i];
+                uint32_t other = seeded_below(i + 1), swap = pages[i];
 
                 pages[i] = pages[other];
                 pages[other] = swap;
@@ -247,21 +231,22 @@ static void a_difference_is_what_the_pager_did(void **state)
         struct thr_pages taken = {0}, freed = {0};
 
         memset(pager.is_free, 0, sizeof pager.is_free);
-        count = below(page_count - 2);
+        count = seeded_below(page_count - 2);
         for (uint32_t i = 0; i < count; i++) {
             pages[i] = page_count - i;
             pager.is_free[pages[i]] = true;
         }
         assert_int_equal(thr_chain_make(&chain, pages, count, usable_size), SQLITE_OK);
         for (int transaction = 0; transaction < 30; transaction++) {
-            uint32_t steps = transaction % 4 == 0 ? below(2 * page_count) : below(12), lean = below(10);
+            uint32_t steps = transaction % 4 == 0 ? seeded_below(2 * page_count) : seeded_below(12),
+                     lean = seeded_below(10);
 
             memcpy(before, pager.is_free, sizeof before);
             pager_begin(&pager, &chain, page_size, usable_size, page_count);
             for (uint32_t i = 0; i < steps; i++) {
-                uint32_t pgno = 2 + below(page_count - 1);
+                uint32_t pgno = 2 + seeded_below(page_count - 1);
 
-                if (below(10) < lean)
+                if (seeded_below(10) < lean)
                     (void)pager_allocate(&pager);
                 else if (!pager.is_free[pgno])
                     pager_free(&pager, pgno);
@@ -381,10 +366,11 @@ static void garbage_makes_no_list(void **state)
 
         pager_begin(&pager, &chain, 512, 512, 400);
         page = pager_page(&pager, 10);
-        for (uint32_t n = 1 + below(3); n > 0; n--)
-            thr_put32(page + 4 * below(128), below(3) == 0 ? (uint32_t)fault_random() : below(402));
-        if (thr_chain_diff(&chain, 10, below(2) == 0 ? 300 : below(400), 400, read_trunk, &pager, 512, &after, &taken,
-                           &freed) == SQLITE_OK) {
+        for (uint32_t n = 1 + seeded_below(3); n > 0; n--)
+            thr_put32(page + 4 * seeded_below(128),
+                      seeded_below(3) == 0 ? (uint32_t)fault_random() : seeded_below(402));
+        if (thr_chain_diff(&chain, 10, seeded_below(2) == 0 ? 300 : seeded_below(400), 400, read_trunk, &pager, 512,
+                           &after, &taken, &freed) == SQLITE_OK) {
             accepted++;
             memset(found, 0, sizeof found);
             for (size_t i = 0; i < after.count; i += 2 + after.words[i + 1])
@@ -443,11 +429,11 @@ static void the_want_of_memory_is_reported(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(a_list_holds_the_pages_that_it_was_made_of, teardown),
-        cmocka_unit_test_teardown(a_difference_is_what_the_pager_did, teardown),
-        cmocka_unit_test_teardown(a_broken_list_is_refused, teardown),
-        cmocka_unit_test_teardown(garbage_makes_no_list, teardown),
-        cmocka_unit_test_teardown(the_want_of_memory_is_reported, teardown),
+        cmocka_unit_test_teardown(a_list_holds_the_pages_that_it_was_made_of, seeded_end),
+        cmocka_unit_test_teardown(a_difference_is_what_the_pager_did, seeded_end),
+        cmocka_unit_test_teardown(a_broken_list_is_refused, seeded_end),
+        cmocka_unit_test_teardown(garbage_makes_no_list, seeded_end),
+        cmocka_unit_test_teardown(the_want_of_memory_is_reported, seeded_end),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

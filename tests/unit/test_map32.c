@@ -13,25 +13,14 @@
 
 #include <cmocka.h>
 
-enum { KEYS = 5000 };
+#include "seeded.h"
 
-static uint64_t seed;
+enum { KEYS = 5000 };
 
 static int setup(void **state)
 {
     (void)state;
-    seed = fault_environment_seed();
-    fault_reset();
-    fault_seed(seed);
-    print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-map32\n", seed);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_reset();
-    fault_seed(seed);
+    seeded_begin("test-map32");
     return 0;
 }
 
@@ -121,9 +110,9 @@ static void a_map_without_memory_keeps_what_it_has(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(an_empty_map_finds_nothing, teardown),
-        cmocka_unit_test_teardown(a_map_agrees_with_an_array, teardown),
-        cmocka_unit_test_teardown(a_map_without_memory_keeps_what_it_has, teardown),
+        cmocka_unit_test_teardown(an_empty_map_finds_nothing, seeded_end),
+        cmocka_unit_test_teardown(a_map_agrees_with_an_array, seeded_end),
+        cmocka_unit_test_teardown(a_map_without_memory_keeps_what_it_has, seeded_end),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

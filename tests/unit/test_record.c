@@ -20,37 +20,21 @@
 
 #include <cmocka.h>
 
+#include "seeded.h"
+
 enum { SEQ = 77, SALT = 0x5a17, HEAD = sizeof(struct thr_record_head), PAGE_COUNT = 40 };
 static const size_t GUARD = 4096;
 
 static char scratch[PATH_MAX];
-
-static uint64_t seed;
 
 static int setup(void **state)
 {
     const char *base = getenv("TMPDIR");
 
     (void)state;
-    seed = fault_environment_seed();
-    fault_reset();
-    fault_seed(seed);
     (void)snprintf(scratch, sizeof scratch, "%s/throng-record-%ld", base != NULL ? base : "/tmp", (long)getpid());
-    print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-record\n", seed);
+    seeded_begin("test-record");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_reset();
-    fault_seed(seed);
-    return 0;
-}
-
-static uint32_t below(uint32_t n)
-{
-    return (uint32_t)(fault_random() % n);
 }
 
 static void fill(uint8_t *at, size_t bytes)
@@ -84,26 +68,26 @@ static void disturb(uint8_t *page, uint32_t page_size, uint32_t way)
     case 0: /* not at all */
         break;
     case 1:
-        page[below(page_size)] ^= (uint8_t)(1 + below(255));
+        page[seeded_below(page_size)] ^= (uint8_t)(1 + seeded_below(255));
         break;
     case 2: /* the ends */
         page[0] ^= 1;
         page[page_size - 1] ^= 1;
         break;
     case 3: /* as many ranges as there can be */
-        for (uint32_t i = below(4) * 8; i < page_size; i += 32)
-            page[i + below(8)] ^= 0x55;
+        for (uint32_t i = seeded_below(4) * 8; i < page_size; i += 32)
+            page[i + seeded_below(8)] ^= 0x55;
         break;
     case 4:
         fill(page, page_size);
         break;
     case 5: /* as a row is inserted: head, cell pointers, a cell */
         fill(page, 16);
-        fill(page + page_size / 2, 1 + below(page_size / 2));
+        fill(page + page_size / 2, 1 + seeded_below(page_size / 2));
         break;
     default:
-        for (uint32_t n = below(20); n > 0; n--) {
-            uint32_t from = below(page_size), bytes = 1 + below(40);
+        for (uint32_t n = seeded_below(20); n > 0; n--) {
+            uint32_t from = seeded_below(page_size), bytes = 1 + seeded_below(40);
 
             fill(page + from, from + bytes > page_size ? page_size - from : bytes);
         }
@@ -209,8 +193,8 @@ static void lists_and_group_come_back(void **state)
     fill(group, sizeof group);
     fill(page, sizeof page);
     for (uint32_t i = 0; i < 300; i++) {
-        uint32_t taken_count = i % 5 == 0 ? 0 : below(300), freed_count = i % 7 == 0 ? 0 : below(300);
-        size_t group_bytes = i % 3 == 0 ? 0 : below(sizeof group), bytes = 0;
+        uint32_t taken_count = i % 5 == 0 ? 0 : seeded_below(300), freed_count = i % 7 == 0 ? 0 : seeded_below(300);
+        size_t group_bytes = i % 3 == 0 ? 0 : seeded_below(sizeof group), bytes = 0;
         struct pages pages = {got, 512, 1, 0};
         const uint8_t *group_at;
 
@@ -347,12 +331,12 @@ static void garbage_with_right_hashes_is_harmless(void **state)
         struct thr_record_head head;
         int rc;
 
-        for (uint32_t n = 1 + below(6); n > 0; n--) {
-            size_t where = below(3) == 0 ? 40 + below(24) : HEAD + below((uint32_t)(bytes - HEAD));
+        for (uint32_t n = 1 + seeded_below(6); n > 0; n--) {
+            size_t where = seeded_below(3) == 0 ? 40 + seeded_below(24) : HEAD + seeded_below((uint32_t)(bytes - HEAD));
 
             if (where >= 40 && where < 44) /* keep the page size, most of the time */
                 where = 44;
-            at[where] = below(2) == 0 ? (uint8_t)fault_random() : (uint8_t)(below(2) * 255);
+            at[where] = seeded_below(2) == 0 ? (uint8_t)fault_random() : (uint8_t)(seeded_below(2) * 255);
         }
         if (i % 50 == 0)
             fill(at + HEAD, bytes - HEAD);
@@ -430,13 +414,13 @@ static void records_are_idempotent_on_torn_pages(void **state)
             memcpy(states[s], states[s - 1], sizeof states[0]);
             assert_int_equal(thr_record_begin(&record, NULL, 0, NULL, 0, NULL, 0), SQLITE_OK);
             for (uint32_t p = 0; p < PAGES; p++) {
-                bool fresh = below(8) == 0;
+                bool fresh = seeded_below(8) == 0;
 
-                if (below(2) == 0)
+                if (seeded_below(2) == 0)
                     continue;
                 if (fresh)
                     memset(states[s][p], 0, sizeof states[s][p]);
-                disturb(states[s][p], size, below(8));
+                disturb(states[s][p], size, seeded_below(8));
                 assert_int_equal(
                     thr_record_change(&record, p + 1, fresh ? NULL : states[s - 1][p], states[s][p], 1024, &changed),
                     SQLITE_OK);
@@ -449,7 +433,7 @@ static void records_are_idempotent_on_torn_pages(void **state)
             uint32_t tear = round % 3 == 0 ? 512 : round % 3 == 1 ? 8 : 1;
 
             for (uint32_t i = 0; i < 1024; i += tear)
-                memcpy(base[p] + i, states[below(STATES + 1)][p] + i, tear);
+                memcpy(base[p] + i, states[seeded_below(STATES + 1)][p] + i, tear);
         }
         for (int again = 0; again < 2; again++) {
             for (uint32_t s = 1; s <= STATES; s++)
@@ -537,15 +521,15 @@ static void a_failure_is_reported_and_leaves_a_usable_record(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(a_change_comes_back_exactly, teardown),
-        cmocka_unit_test_teardown(lists_and_group_come_back, teardown),
-        cmocka_unit_test_teardown(every_flipped_byte_is_found, teardown),
-        cmocka_unit_test_teardown(a_truncated_or_misplaced_record_is_found, teardown),
-        cmocka_unit_test_teardown(garbage_with_right_hashes_is_harmless, teardown),
-        cmocka_unit_test_teardown(the_callback_can_stop, teardown),
-        cmocka_unit_test_teardown(records_are_idempotent_on_torn_pages, teardown),
-        cmocka_unit_test_teardown(a_large_record_moves_to_a_file, teardown),
-        cmocka_unit_test_teardown(a_failure_is_reported_and_leaves_a_usable_record, teardown),
+        cmocka_unit_test_teardown(a_change_comes_back_exactly, seeded_end),
+        cmocka_unit_test_teardown(lists_and_group_come_back, seeded_end),
+        cmocka_unit_test_teardown(every_flipped_byte_is_found, seeded_end),
+        cmocka_unit_test_teardown(a_truncated_or_misplaced_record_is_found, seeded_end),
+        cmocka_unit_test_teardown(garbage_with_right_hashes_is_harmless, seeded_end),
+        cmocka_unit_test_teardown(the_callback_can_stop, seeded_end),
+        cmocka_unit_test_teardown(records_are_idempotent_on_torn_pages, seeded_end),
+        cmocka_unit_test_teardown(a_large_record_moves_to_a_file, seeded_end),
+        cmocka_unit_test_teardown(a_failure_is_reported_and_leaves_a_usable_record, seeded_end),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -14,25 +14,14 @@
 
 #include <cmocka.h>
 
-enum { PAGES = 20000 };
+#include "seeded.h"
 
-static uint64_t seed;
+enum { PAGES = 20000 };
 
 static int setup(void **state)
 {
     (void)state;
-    seed = fault_environment_seed();
-    fault_reset();
-    fault_seed(seed);
-    print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-sets\n", seed);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    fault_reset();
-    fault_seed(seed);
+    seeded_begin("test-sets");
     return 0;
 }
 
@@ -172,11 +161,11 @@ static void writes_survive_the_want_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(reads_hold_each_page_once, teardown),
-        cmocka_unit_test_teardown(reads_take_the_highest_page, teardown),
-        cmocka_unit_test_teardown(reads_say_when_there_is_no_memory, teardown),
-        cmocka_unit_test_teardown(writes_agree_with_an_array, teardown),
-        cmocka_unit_test_teardown(writes_survive_the_want_of_memory, teardown),
+        cmocka_unit_test_teardown(reads_hold_each_page_once, seeded_end),
+        cmocka_unit_test_teardown(reads_take_the_highest_page, seeded_end),
+        cmocka_unit_test_teardown(reads_say_when_there_is_no_memory, seeded_end),
+        cmocka_unit_test_teardown(writes_agree_with_an_array, seeded_end),
+        cmocka_unit_test_teardown(writes_survive_the_want_of_memory, seeded_end),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -20,7 +20,8 @@
 
 #include <cmocka.h>
 
-static uint64_t seed;
+#include "seeded.h"
+
 static char path[PATH_MAX];
 static struct thr_base base;
 
@@ -29,25 +30,15 @@ static int setup(void **state)
     const char *where = getenv("TMPDIR");
 
     (void)state;
-    seed = fault_environment_seed();
-    fault_reset();
-    fault_seed(seed);
     (void)snprintf(path, sizeof path, "%s/throng-stock-%ld.db", where != NULL ? where : "/tmp", (long)getpid());
-    print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-stock\n", seed);
+    seeded_begin("test-stock");
     return 0;
 }
 
 static int after_each(void **state)
 {
-    (void)state;
-    fault_reset();
-    fault_seed(seed);
+    (void)seeded_end(state);
     return remove(path) == 0 || errno == ENOENT ? 0 : -1;
-}
-
-static uint32_t below(uint32_t n)
-{
-    return (uint32_t)(fault_random() % n);
 }
 
 static sqlite3 *stock_open(void)
@@ -121,11 +112,11 @@ static sqlite3_int64 make_database(uint32_t page_size, uint32_t rows, uint32_t f
          page_size);
     exec(db, "BEGIN");
     for (uint32_t i = 0; i < rows; i++)
-        exec(db, "INSERT INTO t VALUES(%u, randomblob(%u))", i, 1 + below(3 * page_size));
+        exec(db, "INSERT INTO t VALUES(%u, randomblob(%u))", i, 1 + seeded_below(3 * page_size));
     exec(db, "INSERT INTO last VALUES(zeroblob(%u))", 10 * page_size);
     exec(db, "COMMIT; BEGIN");
     for (uint32_t i = 0; i < rows; i++)
-        if (below(100) < free_percent)
+        if (seeded_below(100) < free_percent)
             exec(db, "DELETE FROM t WHERE k = %u", i);
     if (drop_tail)
         exec(db, "DELETE FROM last");
@@ -149,8 +140,8 @@ static void a_finished_file_is_stock(void **state)
 {
     (void)state;
     for (int round = 0; round < 40; round++) {
-        uint32_t page_size = 512u << (round % 8), rows = 1 + below(page_size > 8192 ? 30 : 400);
-        sqlite3_int64 count = make_database(page_size, rows, below(101), round % 3 == 0), sum, kept;
+        uint32_t page_size = 512u << (round % 8), rows = 1 + seeded_below(page_size > 8192 ? 30 : 400);
+        sqlite3_int64 count = make_database(page_size, rows, seeded_below(101), round % 3 == 0), sum, kept;
         struct thr_stock_header header, after;
         struct thr_pages pages = {0};
         uint8_t rubbish[65536], before[100], now[100], zeros[8] = {0};
@@ -292,11 +283,12 @@ static void a_broken_free_list_is_refused(void **state)
         lie = header;
         memcpy(page, saved, sizeof page);
         if (round % 4 == 0)
-            lie.first_trunk = below(2) == 0 ? (uint32_t)fault_random() : below(header.page_count + 2);
+            lie.first_trunk = seeded_below(2) == 0 ? (uint32_t)fault_random() : seeded_below(header.page_count + 2);
         else if (round % 4 == 1)
-            lie.free_count = below(2) == 0 ? (uint32_t)fault_random() : below(2 * header.free_count);
+            lie.free_count = seeded_below(2) == 0 ? (uint32_t)fault_random() : seeded_below(2 * header.free_count);
         else
-            thr_put32(page + 4 * below(20), below(2) == 0 ? (uint32_t)fault_random() : below(header.page_count + 2));
+            thr_put32(page + 4 * seeded_below(20),
+                      seeded_below(2) == 0 ? (uint32_t)fault_random() : seeded_below(header.page_count + 2));
         assert_int_equal(thr_base_write(&base, page, 512, (int64_t)(header.first_trunk - 1) * 512), SQLITE_OK);
         rc = thr_stock_list_read(&base, &lie, &pages);
         assert_true(rc == SQLITE_OK || rc == SQLITE_CORRUPT);
