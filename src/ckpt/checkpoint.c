@@ -143,7 +143,7 @@ int thr_checkpoint_fold(struct thr_db *db)
         return SQLITE_OK; /* nothing was committed: not a byte of the file changes */
     THR_POINT("fold");
     if ((rc = write_all(db, page_count)) == SQLITE_OK && with_list)
-        rc = thr_space_list(&db->shm, page_count, &free_pages);
+        rc = thr_space_list(&db->shm, page_count, 0, &free_pages);
     if (rc == SQLITE_OK)
         rc = thr_stock_finish(&db->base, page_size, page_count, &free_pages, with_list,
                               head->change_base + (uint32_t)seq);

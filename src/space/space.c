@@ -8,6 +8,22 @@
 #include "../os/os.h"
 #include "../os/point.h"
 
+static bool in_pool(const struct thr_shm *shm, uint32_t pgno)
+{
+    return thr_shm_bit(shm, THR_BITS_FREE, pgno) && !thr_shm_bit(shm, THR_BITS_TAKEN, pgno);
+}
+
+/* Take pages [from, to] out of the pool, or give them back to it. space_lock. */
+static void pool_move(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, bool take)
+{
+    for (uint32_t pgno = from; pgno <= to; pgno++) {
+        if (pgno == thr_lock_page(page_size))
+            continue;
+        thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, take);
+        atomic_fetch_add_explicit(&shm->head->pool_pages, take ? UINT32_MAX : 1, memory_order_relaxed);
+    }
+}
+
 void thr_stripe_free(struct thr_stripe *stripe)
 {
     thr_os_free(stripe->pages.at);
@@ -15,14 +31,10 @@ void thr_stripe_free(struct thr_stripe *stripe)
     memset(stripe, 0, sizeof *stripe);
 }
 
-uint32_t thr_stripe_end(const struct thr_stripe *stripe)
+/* What the bitmaps say of the new pages is written before. space_lock. */
+static void end_set(struct thr_shm *shm, uint32_t end)
 {
-    uint32_t end = 0;
-
-    for (uint32_t i = 0; i < stripe->pages.count; i++)
-        if (stripe->pages.at[i] > end)
-            end = stripe->pages.at[i];
-    return end;
+    atomic_store_explicit(&shm->head->reserved_end, end, memory_order_release); /* pairs with thr_space_end() */
 }
 
 bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe)
@@ -33,6 +45,8 @@ bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe
         return true;
     stripe->epoch = epoch;
     stripe->pages.count = 0;
+    stripe->borrowed = false;
+    stripe->append_last = 0;
     thr_chain_clear(&stripe->chain);
     return false;
 }
@@ -86,10 +100,22 @@ static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     return rc;
 }
 
-/* A protected transaction's end must stay the end; it sets its mark before it takes space_lock to look. */
+/* The end that a transaction sees which was promised not to lose must stay the end; it sets its mark before it takes
+ * space_lock to look. */
 static bool may_extend(const struct thr_shm *shm)
 {
-    return atomic_load_explicit(&shm->head->protected_slot, memory_order_seq_cst) == 0;
+    return atomic_load_explicit(&shm->head->protected_slot, memory_order_seq_cst) == 0 &&
+           atomic_load_explicit(&shm->head->alone_slot, memory_order_seq_cst) == 0;
+}
+
+/* Give out the page after the end. space_lock. */
+static void give_out(struct thr_shm *shm, uint32_t pgno, uint32_t page_size)
+{
+    if (pgno == thr_lock_page(page_size))
+        return;
+    thr_shm_bit_set(shm, THR_BITS_BASE_FREE, pgno, true);
+    thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, true);
+    thr_shm_bit_set(shm, THR_BITS_FREE, pgno, true);
 }
 
 /* Give the stripe `want` pages past the end. space_lock. */
@@ -98,22 +124,19 @@ static int extend(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want,
     uint32_t end = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed);
     int rc;
 
-    if (end + want + 1 > THR_PAGE_MAX)
+    if (end + want > THR_PAGE_MAX)
         return SQLITE_OK;
-    if ((rc = thr_shm_reserve_pages(shm, end + want + 1)) != SQLITE_OK)
+    if ((rc = thr_shm_reserve_pages(shm, end + want)) != SQLITE_OK)
         return rc;
-    while (want > 0) {
+    for (; want > 0; want--) {
         end++;
-        if (end == thr_lock_page(page_size))
-            continue;
-        if ((rc = thr_pages_add(&stripe->pages, end)) != SQLITE_OK)
+        if (end != thr_lock_page(page_size) && (rc = thr_pages_add(&stripe->pages, end)) != SQLITE_OK) {
+            end--;
             break;
-        thr_shm_bit_set(shm, THR_BITS_FREE, end, true);
-        thr_shm_bit_set(shm, THR_BITS_TAKEN, end, true);
-        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, end, true);
-        want--;
+        }
+        give_out(shm, end, page_size);
     }
-    atomic_store_explicit(&shm->head->reserved_end, end, memory_order_relaxed);
+    end_set(shm, end);
     return rc;
 }
 
@@ -131,6 +154,7 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
     if (stripe->want < THR_STRIPE_FIRST)
         stripe->want = THR_STRIPE_FIRST;
     stripe->own = true;
+    stripe->borrowed = false;
     if (stripe->pages.count < (stripe->want + 1) / 2) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         thr_stripe_check_epoch(shm, stripe);
@@ -147,14 +171,13 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
     return rc;
 }
 
-void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe)
+void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
 {
     if (stripe->own) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         if (thr_stripe_check_epoch(shm, stripe)) {
             for (uint32_t i = 0; i < stripe->pages.count; i++)
-                thr_shm_bit_set(shm, THR_BITS_TAKEN, stripe->pages.at[i], false);
-            atomic_fetch_add_explicit(&shm->head->pool_pages, stripe->pages.count, memory_order_relaxed);
+                pool_move(shm, stripe->pages.at[i], stripe->pages.at[i], page_size, false);
         }
         thr_mutex_unlock(&shm->head->space_lock);
     }
@@ -163,15 +186,11 @@ void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe)
     thr_chain_clear(&stripe->chain);
 }
 
-int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
+/* The pages of the chain are the stripe's. */
+static int pages_of_chain(struct thr_stripe *stripe)
 {
-    struct thr_chain old = stripe->chain;
     int rc = SQLITE_OK;
 
-    stripe->chain = *after;
-    *after = old;
-    if (!stripe->own)
-        return SQLITE_OK;
     stripe->pages.count = 0;
     for (size_t i = 0; i < stripe->chain.count && rc == SQLITE_OK;) {
         uint32_t leaves = stripe->chain.words[i + 1];
@@ -184,14 +203,85 @@ int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
     return rc;
 }
 
-int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, bool *claimed_out)
+int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
 {
+    struct thr_chain old = stripe->chain;
+
+    stripe->chain = *after;
+    *after = old;
+    return stripe->own ? pages_of_chain(stripe) : SQLITE_OK;
+}
+
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe)
+{
+    int rc = pages_of_chain(stripe);
+
+    stripe->own = stripe->borrowed = rc == SQLITE_OK && thr_space_claim_pool(shm, &stripe->pages);
+    if (!stripe->own)
+        stripe->pages.count = 0;
+    return rc;
+}
+
+int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,
+                          bool *short_out)
+{
+    uint32_t want = stripe->want < THR_STRIPE_FIRST ? THR_STRIPE_FIRST : stripe->want, end, last = page_count + want;
     int rc = SQLITE_OK;
 
+    *short_out = false;
+    if (stripe->pages.count >= want / 2 || last > THR_PAGE_MAX)
+        return SQLITE_OK;
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    *claimed_out = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed) < from;
-    if (*claimed_out && (rc = thr_shm_reserve_pages(shm, to)) == SQLITE_OK)
-        atomic_store_explicit(&shm->head->reserved_end, to, memory_order_relaxed);
+    end = thr_space_end(shm);
+    for (uint32_t pgno = page_count + 1; pgno <= last && pgno <= end && !*short_out; pgno++)
+        *short_out = pgno != thr_lock_page(page_size) && !in_pool(shm, pgno);
+    if (!*short_out && (end >= last || may_extend(shm)) && (rc = thr_shm_reserve_pages(shm, last)) == SQLITE_OK) {
+        pool_move(shm, page_count + 1, end < last ? end : last, page_size, true);
+        for (uint32_t pgno = end + 1; pgno <= last; pgno++)
+            give_out(shm, pgno, page_size);
+        if (last > end)
+            end_set(shm, last);
+        stripe->append_last = last;
+    }
+    thr_mutex_unlock(&shm->head->space_lock);
+    return rc;
+}
+
+void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size)
+{
+    if (stripe->append_last > page_count || (stripe->borrowed && stripe->pages.count > 0)) {
+        thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+        if (stripe->epoch == atomic_load_explicit(&shm->head->space_epoch, memory_order_relaxed)) {
+            pool_move(shm, page_count + 1, stripe->append_last, page_size, false);
+            for (uint32_t i = 0; i < stripe->pages.count && stripe->borrowed; i++)
+                pool_move(shm, stripe->pages.at[i], stripe->pages.at[i], page_size, false);
+        }
+        thr_mutex_unlock(&shm->head->space_lock);
+    }
+    stripe->append_last = 0;
+    if (stripe->borrowed) {
+        stripe->borrowed = stripe->own = false;
+        stripe->pages.count = 0;
+    }
+}
+
+int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, uint32_t *end_out)
+{
+    uint32_t end, given;
+    int rc;
+
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    end = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed);
+    given = end < to ? end : to;
+    *end_out = end;
+    for (uint32_t pgno = from; pgno <= given && *end_out != THR_END_TAKEN; pgno++)
+        if (pgno != thr_lock_page(page_size) && !in_pool(shm, pgno))
+            *end_out = THR_END_TAKEN;
+    if ((rc = thr_shm_reserve_pages(shm, to)) == SQLITE_OK && *end_out != THR_END_TAKEN) {
+        pool_move(shm, from, given, page_size, true);
+        if (to > end)
+            end_set(shm, to);
+    }
     thr_mutex_unlock(&shm->head->space_lock);
     return rc;
 }
@@ -209,10 +299,11 @@ static void give_to_pool(struct thr_shm *shm, uint32_t from, uint32_t to, uint32
     }
 }
 
-void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size)
+void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, uint32_t end)
 {
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    give_to_pool(shm, from, to, page_size);
+    pool_move(shm, from, end < to ? end : to, page_size, false);
+    give_to_pool(shm, end < from ? from : end + 1, to, page_size);
     thr_mutex_unlock(&shm->head->space_lock);
 }
 
@@ -231,7 +322,7 @@ int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page
         (rc = thr_shm_reserve_pages(shm, end + more)) == SQLITE_OK) {
         give_to_pool(shm, end + 1, end + more, page_size);
         end += more;
-        atomic_store_explicit(&head->reserved_end, end, memory_order_relaxed);
+        end_set(shm, end);
     }
     *page_count_out = end > page_count ? end : page_count;
     thr_mutex_unlock(&head->space_lock);
@@ -244,7 +335,7 @@ bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages)
 
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     for (uint32_t i = 0; i < pages->count && all; i++)
-        all = thr_shm_bit(shm, THR_BITS_FREE, pages->at[i]) && !thr_shm_bit(shm, THR_BITS_TAKEN, pages->at[i]);
+        all = in_pool(shm, pages->at[i]);
     if (all) {
         for (uint32_t i = 0; i < pages->count; i++)
             thr_shm_bit_set(shm, THR_BITS_TAKEN, pages->at[i], true);
@@ -324,14 +415,14 @@ int thr_space_load(struct thr_shm *shm, const struct thr_pages *free_pages, uint
         thr_shm_bit_set(shm, THR_BITS_BASE_FREE, free_pages->at[i], true);
     }
     atomic_store_explicit(&shm->head->pool_pages, free_pages->count, memory_order_relaxed);
-    atomic_store_explicit(&shm->head->reserved_end, page_count, memory_order_relaxed);
+    end_set(shm, page_count);
     return SQLITE_OK;
 }
 
 void thr_space_set_end(struct thr_shm *shm, uint32_t page_count)
 {
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    atomic_store_explicit(&shm->head->reserved_end, page_count, memory_order_relaxed);
+    end_set(shm, page_count);
     thr_mutex_unlock(&shm->head->space_lock);
 }
 
@@ -353,7 +444,7 @@ void thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, ui
     for (uint32_t i = 0; i < free_pages->count; i++)
         thr_shm_bit_set(shm, THR_BITS_FREE, free_pages->at[i], true);
     atomic_store_explicit(&head->pool_pages, free_pages->count, memory_order_relaxed);
-    atomic_store_explicit(&head->reserved_end, page_count, memory_order_relaxed);
+    end_set(shm, page_count);
     atomic_store_explicit(&head->pool_cursor, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&head->space_epoch, 1, memory_order_seq_cst);
     thr_mutex_unlock(&head->space_lock);
@@ -368,13 +459,25 @@ void thr_space_base_free(struct thr_shm *shm, const struct thr_pages *free_pages
         thr_shm_bit_set(shm, THR_BITS_BASE_FREE, free_pages->at[i], true);
 }
 
-int thr_space_list(const struct thr_shm *shm, uint32_t page_count, struct thr_pages *to)
+int thr_space_list(const struct thr_shm *shm, uint32_t page_count, uint32_t first, struct thr_pages *to)
 {
     int rc = SQLITE_OK;
 
     to->count = 0;
-    for (uint32_t pgno = 2; pgno <= page_count && rc == SQLITE_OK; pgno++)
-        if (thr_shm_bit(shm, THR_BITS_FREE, pgno))
-            rc = thr_pages_add(to, pgno);
+    if (first != 0)
+        rc = thr_pages_add(to, first);
+    for (uint32_t at = 0; at <= page_count && rc == SQLITE_OK; at += 64) {
+        struct thr_chunk *chunk = thr_shm_chunk(shm, at);
+        uint64_t word = 0;
+
+        if (chunk != NULL)
+            word = atomic_load_explicit(&chunk->free[at % THR_CHUNK_PAGES / 64], memory_order_relaxed);
+        for (; word != 0 && rc == SQLITE_OK; word &= word - 1) {
+            uint32_t pgno = at + (uint32_t)__builtin_ctzll(word);
+
+            if (pgno >= 2 && pgno <= page_count && pgno != first)
+                rc = thr_pages_add(to, pgno);
+        }
+    }
     return rc;
 }

@@ -11,8 +11,8 @@
 #include "chain.h"
 
 #define THR_STRIPE_FIRST 16u
-#define THR_STRIPE_LOW 4u
 #define THR_STRIPE_MAX 65536u
+#define THR_BORROW_MAX 128u /* a writer with nobody beside it uses the common list while it is no longer */
 #define THR_PAGE_MAX 1073741822u
 
 /* Page number at the 1 GiB lock byte; it is never used (SQLite's file format, "The Lock-Byte Page"). */
@@ -28,6 +28,9 @@ struct thr_stripe {
     uint32_t want;          /* pages that a refill aims at; follows what transactions used */
     struct thr_pages pages; /* all own pages, free or (in a transaction) about to be used */
     struct thr_chain chain; /* what the pager is shown */
+    /* For one write transaction, without a change of what tells the pager that its cache is right: */
+    bool borrowed;        /* the own pages are the common list */
+    uint32_t append_last; /* pages past its end that it may append, up to this one; 0: none */
 };
 
 void thr_stripe_free(struct thr_stripe *stripe);
@@ -36,19 +39,38 @@ void thr_stripe_free(struct thr_stripe *stripe);
  * pages into a fresh chain. Only where the pager's cache is dropped anyway. SQLITE_OK (also if less was to be had),
  * SQLITE_NOMEM, SQLITE_FULL. */
 int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size);
+/* The last page that a database of `page_count` pages can grow to for sure. */
+static inline uint32_t thr_stripe_end(const struct thr_stripe *stripe, uint32_t page_count)
+{
+    return stripe->append_last > page_count ? stripe->append_last : page_count;
+}
+/* The common list, as the chain has it, becomes its own, if all its pages are in the pool: see stripe->own. SQLITE_OK,
+ * SQLITE_NOMEM. */
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe);
+/* If the stripe is short of pages: some to append. *short_out says that others have those. SQLITE_OK, SQLITE_NOMEM,
+ * SQLITE_FULL. */
+int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,
+                          bool *short_out);
+/* The write transaction is over: what was only borrowed goes to the pool. */
+void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
 /* Give all pages back to the pool. */
-void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe);
+void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size);
 /* Forget pages of an older epoch; returns whether the stripe is still valid. */
 bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe);
 /* After a commit: the chain is now `after`, own pages follow. SQLITE_OK, SQLITE_NOMEM. */
 int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after);
-/* Highest own page, 0 if none. */
-uint32_t thr_stripe_end(const struct thr_stripe *stripe);
 
-/* Make room for appended pages [from, to]. *claimed_out says whether nobody has been given any of them. */
-int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, bool *claimed_out);
+/* All pages up to this one are given out; those past the committed end are free. */
+static inline uint32_t thr_space_end(const struct thr_shm *shm)
+{
+    return atomic_load_explicit(&shm->head->reserved_end, memory_order_acquire); /* pairs with end_set() */
+}
+/* Take the appended pages [from, to]: they are in the pool, or were never given out. *end_out is the end before that,
+ * or THR_END_TAKEN if somebody has one of them; then nothing has happened. commit_lock. */
+#define THR_END_TAKEN UINT32_MAX
+int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, uint32_t *end_out);
 /* Pages claimed at the end go to the pool after all: the commit failed. */
-void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size);
+void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, uint32_t end);
 /* The end that a transaction which nobody may pass begins with: at least `page_count`, and all that was given out.
  * With `spare`, sees to it that others find some pages in the pool meanwhile. */
 int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page_size, bool spare,
@@ -75,7 +97,7 @@ void thr_space_set_end(struct thr_shm *shm, uint32_t page_count);
 void thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
 /* The file itself holds these free pages now, and no others; no frame is in use. */
 void thr_space_base_free(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
-/* All pages that are free now, ascending. */
-int thr_space_list(const struct thr_shm *shm, uint32_t page_count, struct thr_pages *to);
+/* All pages up to `page_count` that are free now, ascending but for `first` (0: none), which leads. commit_lock, or alone. */
+int thr_space_list(const struct thr_shm *shm, uint32_t page_count, uint32_t first, struct thr_pages *to);
 
 #endif

@@ -85,7 +85,8 @@ static void fresh_list(struct thr_conn *conn, uint64_t extent)
     if (atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1)
         return;
     if (stripe->own) {
-        if ((end = thr_stripe_end(stripe)) > conn->page_count)
+        /* Pages that others were given are free for us to step over: what is appended comes after them. */
+        if ((end = thr_space_end(&db->shm)) > conn->page_count)
             conn->page_count = end;
         conn->free_count = stripe->chain.pages;
         return;
@@ -114,23 +115,22 @@ static void fresh_view(struct thr_conn *conn, uint64_t extent)
         thr_reads_clear(&conn->reads);
 }
 
-/* While we are protected nobody else moves the end of the file, so ours must be the end, with some pages for others
- * to go on with. commit_lock. */
-static int protect_end(struct thr_conn *conn, uint64_t *extent_out)
+/* While we are alone or protected nobody else moves the end of the file, so ours must be the end, with some pages for
+ * others to go on with. *short_out: not with the common list, which does not reach past the committed end. */
+static int settle_end(struct thr_conn *conn, uint64_t extent, bool *short_out)
 {
     struct thr_db *db = conn->db;
-    uint32_t page_count = 0;
+    uint32_t end = thr_stripe_end(&conn->stripe, conn->page_count), page_count = 0;
     int rc;
 
-    rc = thr_space_settle_end(&db->shm, conn->page_count,
-                              atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed),
+    rc = thr_space_settle_end(&db->shm, end, atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed),
                               conn->kind == THR_KIND_IMMEDIATE, &page_count);
-    if (rc == SQLITE_OK && page_count > conn->page_count) {
-        fresh_view(conn, *extent_out);
+    *short_out = page_count > end && !conn->stripe.own;
+    if (rc == SQLITE_OK && page_count > end && conn->stripe.own) {
+        fresh_view(conn, extent);
         conn->page_count = page_count;
         thr_reads_clear(&conn->reads);
     }
-    atomic_store_explicit(&db->shm.head->protected_end, conn->page_count, memory_order_seq_cst);
     return rc;
 }
 
@@ -142,11 +142,10 @@ static bool refill_is_due(const struct thr_conn *conn)
         atomic_load_explicit(&head->format, memory_order_relaxed) != 2 ||
         atomic_load_explicit(&head->page_size, memory_order_relaxed) == 0)
         return false;
-    /* Where the pager's cache is dropped anyway: the list is part of what tells it so. Else only if we are about to
-     * run out of pages and cannot append any, because others were given those past our end. */
-    return atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || !conn->stripe.own ||
-           (conn->stripe.pages.count < THR_STRIPE_LOW &&
-            atomic_load_explicit(&head->reserved_end, memory_order_relaxed) > conn->page_count);
+    /* Where the pager's cache is dropped anyway: the list is part of what tells it so. */
+    if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || conn->ran_out)
+        return true;
+    return conn->statement_writes && !conn->stripe.own && conn->free_count > THR_BORROW_MAX;
 }
 
 static int refill(struct thr_conn *conn)
@@ -154,8 +153,32 @@ static int refill(struct thr_conn *conn)
     struct thr_db *db = conn->db;
 
     conn->cache_seq = 0;
+    conn->ran_out = false;
     return thr_stripe_refill(&db->shm, &conn->stripe, db->heap.page_size,
                              atomic_load_explicit(&db->usable_size, memory_order_relaxed));
+}
+
+/* Make sure of the pages that a writer may use, without a change of what the pager was shown. *short_out: that cannot
+ * be, as others have them. */
+static int borrow_space(struct thr_conn *conn, bool *short_out)
+{
+    struct thr_db *db = conn->db;
+    struct thr_stripe *stripe = &conn->stripe;
+    int rc = SQLITE_OK;
+
+    *short_out = false;
+    if (one_writer(db) || conn->page_count == 0 || conn->read_only || conn->kind >= THR_KIND_REWRITE)
+        return SQLITE_OK;
+    if (!stripe->own && conn->free_count == 0) {
+        stripe->own = stripe->borrowed = true;
+    } else if (!stripe->own) {
+        if ((rc = thr_page_build_list(conn)) == SQLITE_OK)
+            rc = thr_stripe_borrow(&db->shm, stripe);
+        *short_out = !stripe->own;
+    }
+    if (rc == SQLITE_OK && stripe->own && !conn->holds_turn) /* else the end is ours anyway */
+        rc = thr_stripe_borrow_end(&db->shm, stripe, conn->page_count, db->heap.page_size, short_out);
+    return rc;
 }
 
 static void check_epoch(struct thr_conn *conn)
@@ -192,7 +215,7 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
 {
     struct thr_db *db = conn->db;
     uint64_t extent = 0;
-    bool protect = false;
+    bool protect = false, refilled = false, is_short = false;
     int rc;
 
     THR_ASSERT(conn->snapshot == 0);
@@ -205,9 +228,10 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
     protect = conn->holds_turn && !conn->is_alone;
     check_epoch(conn);
     if (kind == THR_KIND_RAW && conn->stripe.own) {
-        thr_stripe_release(&db->shm, &conn->stripe);
+        thr_stripe_release(&db->shm, &conn->stripe, db->heap.page_size);
         conn->cache_seq = 0;
     }
+again:
     if (refill_is_due(conn) && (rc = refill(conn)) != SQLITE_OK)
         goto err;
     if (protect)
@@ -219,13 +243,22 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         check_epoch(conn);
         if (conn->snapshot != conn->cache_seq)
             fresh_view(conn, extent);
-        if (protect) {
+        if (protect)
             thr_turn_protect(conn); /* first: from here on nobody extends the file */
-            rc = protect_end(conn, &extent);
-        }
+        if (conn->holds_turn && !one_writer(db))
+            rc = settle_end(conn, extent, &is_short);
+        if (protect)
+            atomic_store_explicit(&head_of(conn)->protected_end, thr_stripe_end(&conn->stripe, conn->page_count),
+                                  memory_order_seq_cst);
     }
     if (protect)
         thr_mutex_unlock(&head_of(conn)->commit_lock);
+    if (rc == SQLITE_OK && !is_short && conn->statement_writes)
+        rc = borrow_space(conn, &is_short);
+    if (rc == SQLITE_OK && is_short && !refilled) {
+        refilled = conn->ran_out = true;
+        goto again;
+    }
     if (rc != SQLITE_OK)
         goto err;
     atomic_store_explicit(&conn->slot->begin_ns, thr_os_now_ns(), memory_order_relaxed);
@@ -267,15 +300,22 @@ static int reserve_protected(struct thr_conn *conn)
     if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) == conn->snapshot)
         thr_turn_protect(conn);
     thr_mutex_unlock(&head->commit_lock);
-    if (conn->is_protected)
+    if (conn->is_protected && thr_space_end(&conn->db->shm) <= conn->page_count)
         return SQLITE_OK;
     thr_turn_release(conn);
     return SQLITE_BUSY_SNAPSHOT;
 }
 
+static void leave_writer(struct thr_conn *conn)
+{
+    atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_seq_cst);
+    thr_turn_release(conn);
+}
+
 int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
 {
     struct thr_db *db = conn->db;
+    bool is_short;
     int rc = SQLITE_OK;
 
     if (conn->read_only || db->foreign || !db->base.writable)
@@ -292,10 +332,12 @@ int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
         rc = reserve_protected(conn);
     if (rc == SQLITE_OK)
         rc = thr_turn_enter_writer(conn);
+    if (rc == SQLITE_OK && !conn->statement_writes) /* it began with a read */
+        rc = borrow_space(conn, &is_short);
     if (rc == SQLITE_OK)
         conn->writing = true;
     else
-        thr_turn_release(conn);
+        leave_writer(conn);
     return rc;
 }
 
@@ -316,14 +358,14 @@ void thr_txn_end_write(struct thr_conn *conn)
     thr_commit_abort(conn);
     thr_txn_discard(conn);
     conn->writing = conn->committed = false;
-    atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_seq_cst);
-    thr_turn_release(conn);
+    leave_writer(conn);
     thr_gate_leave(conn, committed);
 }
 
 void thr_txn_end(struct thr_conn *conn)
 {
     thr_txn_end_write(conn);
+    thr_stripe_return(&conn->db->shm, &conn->stripe, conn->page_count, conn->db->heap.page_size);
     thr_turn_release(conn);
     if (conn->gate >= 0) /* it only read */
         thr_gate_leave(conn, false);

@@ -30,6 +30,7 @@ static int lost(struct thr_conn *conn, enum thr_conflict why, uint32_t pgno)
     };
 
     conn->conflict = why;
+    conn->ran_out = conn->ran_out || why == THR_CONFLICT_SPACE;
     conn->lost_page = pgno;
     thr_count(conn->slot, COUNTERS[why], 1);
     return SQLITE_BUSY_SNAPSHOT;
@@ -104,6 +105,8 @@ static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
     }
     if (plan->page_count < conn->page_count)
         thr_space_set_end(shm, plan->page_count);
+    for (uint32_t pgno = conn->page_count + 1; pgno <= plan->page_count; pgno++)
+        thr_shm_bit_set(shm, THR_BITS_FREE, pgno, false);
     for (uint32_t i = 0; i < conn->taken.count; i++)
         thr_shm_bit_set(shm, THR_BITS_FREE, conn->taken.at[i], false);
     for (uint32_t i = 0; i < conn->freed.count; i++) {
@@ -119,55 +122,62 @@ static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
 static int claim_space(struct thr_conn *conn, const struct thr_plan *plan)
 {
     struct thr_shm *shm = &conn->db->shm;
-    bool claimed = true;
-    int rc = SQLITE_OK;
+    uint32_t page_size = conn->db->heap.page_size, end = thr_stripe_end(&conn->stripe, conn->page_count);
+    int rc;
 
     if (plan->rewrite)
         return thr_shm_reserve_pages(shm, plan->page_count);
-    if (plan->page_count > conn->page_count)
-        rc = thr_space_claim_end(shm, conn->page_count + 1, plan->page_count, &claimed);
-    if (rc == SQLITE_OK && !claimed)
-        return lost(conn, THR_CONFLICT_SPACE, 0);
-    if (rc == SQLITE_OK && !conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken)) {
-        if (plan->page_count > conn->page_count)
-            thr_space_unclaim_end(shm, conn->page_count + 1, plan->page_count, conn->db->heap.page_size);
+    if (plan->page_count > end) {
+        rc = thr_space_claim_end(shm, end + 1, plan->page_count, page_size, &conn->claimed_end);
+        if (rc != SQLITE_OK)
+            return rc;
+        if (conn->claimed_end == THR_END_TAKEN)
+            return lost(conn, THR_CONFLICT_SPACE, 0);
+    }
+    if (!conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken)) {
+        if (plan->page_count > end)
+            thr_space_unclaim_end(shm, end + 1, plan->page_count, page_size, conn->claimed_end);
         return lost(conn, THR_CONFLICT_SPACE, 0);
     }
-    return rc;
+    return SQLITE_OK;
 }
 
 static void unclaim_space(struct thr_conn *conn, const struct thr_plan *plan)
 {
     struct thr_shm *shm = &conn->db->shm;
+    uint32_t end = thr_stripe_end(&conn->stripe, conn->page_count);
 
     if (plan->rewrite)
         return;
-    if (plan->page_count > conn->page_count)
-        thr_space_unclaim_end(shm, conn->page_count + 1, plan->page_count, conn->db->heap.page_size);
+    if (plan->page_count > end)
+        thr_space_unclaim_end(shm, end + 1, plan->page_count, conn->db->heap.page_size, conn->claimed_end);
     if (!conn->stripe.own && conn->taken.count > 0)
         thr_space_unclaim_pool(shm, &conn->taken);
+}
+
+/* How many pages of (from, to] can hold anything. */
+static uint32_t pages_between(uint32_t from, uint32_t to, uint32_t lock_page)
+{
+    return to <= from ? 0 : to - from - (lock_page > from && lock_page <= to);
 }
 
 /* Page count and number of free pages after this commit. commit_lock. */
 static uint64_t new_extent(const struct thr_conn *conn, const struct thr_plan *plan, uint64_t extent)
 {
-    uint32_t page_count = (uint32_t)(extent >> 32), free_count = (uint32_t)extent, seen;
+    uint32_t page_count = (uint32_t)(extent >> 32), free_count = (uint32_t)extent;
+    uint32_t seen = conn->page_count < plan->page_count ? conn->page_count : plan->page_count;
     uint32_t lock_page = thr_lock_page(conn->db->heap.page_size);
 
     if (plan->rewrite)
         return (uint64_t)plan->page_count << 32 | conn->freed.count;
-    if (plan->page_count > page_count) {
-        /* Pages given out to stripes that the database now reaches past: free, until their owners commit. */
-        seen = conn->page_count < plan->page_count ? conn->page_count : plan->page_count;
-        if (seen > page_count) {
-            free_count += seen - page_count;
-            if (lock_page > page_count && lock_page <= seen)
-                free_count--;
-        }
+    /* Pages given out that the database now reaches past are free until their owners commit. Appended ones that it
+     * reached past already were. */
+    free_count += pages_between(page_count, seen, lock_page);
+    free_count -= pages_between(seen, page_count < plan->page_count ? page_count : plan->page_count, lock_page);
+    if (plan->page_count > page_count)
         page_count = plan->page_count;
-    } else if (conn->is_alone && plan->page_count < page_count) {
+    else if (conn->is_alone && plan->page_count < page_count)
         page_count = plan->page_count; /* auto_vacuum gave pages back */
-    }
     free_count = free_count + conn->freed.count - conn->taken.count;
     return (uint64_t)page_count << 32 | free_count;
 }

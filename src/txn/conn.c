@@ -79,7 +79,7 @@ void thr_conn_close(struct thr_conn *conn)
     struct thr_db *db = conn->db;
 
     thr_txn_end(conn);
-    thr_stripe_release(&db->shm, &conn->stripe);
+    thr_stripe_release(&db->shm, &conn->stripe, db->heap.page_size);
     thr_frames_release(&db->heap, &conn->frames);
     thr_shm_slot_release(&db->shm, conn->slot_index);
     thr_stripe_free(&conn->stripe);

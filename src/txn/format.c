@@ -13,7 +13,7 @@ static int write_stock_list(struct thr_conn *conn, uint8_t *page1, uint8_t *page
     uint32_t page_size = thr_conn_page_size(conn);
     struct thr_pages pages = {0};
     struct thr_chain chain = {0};
-    int rc = thr_space_list(&conn->db->shm, conn->page_count, &pages);
+    int rc = thr_space_list(&conn->db->shm, conn->page_count, 0, &pages);
 
     if (rc == SQLITE_OK)
         rc = thr_chain_make(&chain, pages.at, pages.count,

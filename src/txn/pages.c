@@ -80,13 +80,32 @@ int thr_page1_committed(struct thr_conn *conn, uint8_t *to)
     return rc;
 }
 
-/* The list of all free pages was only announced so far, and now it is being read. */
-static int build_whole_list(struct thr_conn *conn)
+/* All free pages as of the snapshot. If it is the newest the bitmap has them. */
+static int all_free(struct thr_conn *conn, uint32_t first, struct thr_pages *to)
+{
+    struct thr_head *head = conn->db->shm.head;
+    bool newest;
+    int rc = SQLITE_OK;
+
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    newest = atomic_load_explicit(&head->commit_seq, memory_order_relaxed) == conn->snapshot;
+    if (newest)
+        rc = thr_space_list(&conn->db->shm, conn->committed_count, first, to);
+    thr_mutex_unlock(&head->commit_lock);
+    if (!newest)
+        rc = thr_space_all_free(&conn->db->heap, conn->snapshot, conn->committed_count, first, to);
+    return rc;
+}
+
+int thr_page_build_list(struct thr_conn *conn)
 {
     struct thr_chain *chain = &conn->stripe.chain;
     struct thr_pages pages = {0};
-    int rc = thr_space_all_free(&conn->db->heap, conn->snapshot, conn->committed_count, chain->first, &pages);
+    int rc;
 
+    if (chain->built)
+        return SQLITE_OK;
+    rc = all_free(conn, chain->first, &pages);
     if (rc == SQLITE_OK && pages.count != conn->free_count)
         rc = SQLITE_CORRUPT;
     if (rc == SQLITE_OK)
@@ -107,8 +126,8 @@ static int read_made_up(struct thr_conn *conn, uint32_t pgno, uint8_t *to, bool 
     *found_out = false;
     if (chain->first == 0 || conn->free_count == 0 || !made_up_list(conn))
         return SQLITE_OK;
-    if (!chain->built && pgno == chain->first)
-        rc = build_whole_list(conn);
+    if (pgno == chain->first)
+        rc = thr_page_build_list(conn);
     if (rc == SQLITE_OK && thr_chain_is_trunk(chain, pgno))
         *found_out = thr_chain_trunk(chain, pgno, to, thr_conn_page_size(conn));
     return rc;

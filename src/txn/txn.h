@@ -85,7 +85,8 @@ struct thr_conn {
     size_t group_bytes;
     bool must_be_next; /* another statement of the connection is reading: nobody may come in between */
     bool change_counter_written;
-    uint32_t set_format; /* PRAGMA freelist_format is changing it to this; else 0 */
+    uint32_t claimed_end; /* end of what was given out, before the commit appended pages */
+    uint32_t set_format;  /* PRAGMA freelist_format is changing it to this; else 0 */
     bool holds_turn, is_alone, is_protected;
     int gate; /* index of the gate held, -1 for none */
     struct thr_reads reads;
@@ -100,7 +101,9 @@ struct thr_conn {
     bool rerun;         /* the statement runs again: it must not lose */
 
     /* Stocks. */
-    bool wants_stripe;
+    bool wants_stripe;     /* it has written before, or is about to */
+    bool statement_writes; /* the statement that begins the transaction may write */
+    bool ran_out;          /* a commit failed because pages that it used were given to others */
     struct thr_frames frames;
     struct thr_stripe stripe;
     struct thr_chain after; /* scratch */
@@ -167,6 +170,8 @@ int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_
 int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out);
 /* Forget private pages past the new end. */
 void thr_page_truncate(struct thr_conn *conn, uint32_t page_count);
+/* The list of all free pages, where the pager was only told of it so far. SQLITE_OK, SQLITE_NOMEM, SQLITE_CORRUPT. */
+int thr_page_build_list(struct thr_conn *conn);
 /* The page as the transaction found it, whatever it wrote since (for the rollback journal). */
 int thr_page_original(struct thr_conn *conn, uint32_t pgno, uint8_t *to);
 /* Bytes 24..39 of page 1, and the like. */

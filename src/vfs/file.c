@@ -155,6 +155,7 @@ static int lock_shared(struct thr_main_file *file)
     } else {
         thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
     }
+    file->conn->statement_writes = info.writes;
     if (info.writes)
         file->conn->wants_stripe = true;
     if ((rc = thr_txn_begin(file->conn, info.kind)) == SQLITE_OK)

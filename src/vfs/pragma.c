@@ -62,14 +62,26 @@ static int pragma_stats(struct thr_main_file *file, char **args)
 }
 
 /* These look at the whole free list: show it, instead of the connection's own pages. */
-static int pragma_whole_list(struct thr_main_file *file, char **args)
+static int pragma_count(struct thr_main_file *file, char **args)
 {
+    struct thr_conn *conn = file->conn;
+
     (void)args;
-    if (file->lock == SQLITE_LOCK_NONE && file->conn->stripe.own) {
-        thr_stripe_release(&file->conn->db->shm, &file->conn->stripe);
-        file->conn->cache_seq = 0;
+    if (file->lock == SQLITE_LOCK_NONE && conn->stripe.own) {
+        thr_stripe_release(&conn->db->shm, &conn->stripe, conn->db->heap.page_size);
+        conn->cache_seq = 0;
     }
     return SQLITE_NOTFOUND;
+}
+
+static int pragma_check(struct thr_main_file *file, char **args)
+{
+    if (file->lock != SQLITE_LOCK_NONE && file->conn->stripe.own) {
+        args[0] = sqlite3_mprintf("%s: this connection has free pages of its own in its transaction; end it first",
+                                  args[1]);
+        return SQLITE_ERROR;
+    }
+    return pragma_count(file, args);
 }
 
 int thr_pragma(struct thr_main_file *file, char **args)
@@ -78,10 +90,14 @@ int thr_pragma(struct thr_main_file *file, char **args)
         const char *name;
         int (*fn)(struct thr_main_file *file, char **args);
     } PRAGMAS[] = {
-        {"journal_mode", pragma_journal_mode},       {"locking_mode", pragma_locking_mode},
-        {"freelist_format", pragma_freelist_format}, {"throng_stats", pragma_stats},
-        {"integrity_check", pragma_whole_list},      {"quick_check", pragma_whole_list},
-        {"freelist_count", pragma_whole_list},       {"page_count", pragma_whole_list},
+        {"journal_mode", pragma_journal_mode},
+        {"locking_mode", pragma_locking_mode},
+        {"freelist_format", pragma_freelist_format},
+        {"throng_stats", pragma_stats},
+        {"integrity_check", pragma_check},
+        {"quick_check", pragma_check},
+        {"freelist_count", pragma_count},
+        {"page_count", pragma_count},
     };
 
     for (size_t i = 0; i < sizeof PRAGMAS / sizeof PRAGMAS[0]; i++)

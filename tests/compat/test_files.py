@@ -292,7 +292,6 @@ class Copies(Files):
 
 
 class Questions(Files):
-    @skip('known: changes once when a connection gets its first own pages')
     def test_data_version_is_exact(self):
         one, two, three = self.create(), self.open(), self.open()
 
