@@ -235,7 +235,10 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     end = thr_space_end(shm);
     for (uint32_t pgno = page_count + 1; pgno <= last && pgno <= end && !*short_out; pgno++)
         *short_out = pgno != thr_lock_page(page_size) && !in_pool(shm, pgno);
-    if (!*short_out && (end >= last || may_extend(shm)) && (rc = thr_shm_reserve_pages(shm, last)) == SQLITE_OK) {
+    if (last > end && atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed) > want + (end - page_count))
+        last = end; /* there are others to take, when the pager's cache is dropped next */
+    if (!*short_out && last > page_count && (end >= last || may_extend(shm)) &&
+        (rc = thr_shm_reserve_pages(shm, last)) == SQLITE_OK) {
         pool_move(shm, page_count + 1, end < last ? end : last, page_size, true);
         for (uint32_t pgno = end + 1; pgno <= last; pgno++)
             give_out(shm, pgno, page_size);

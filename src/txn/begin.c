@@ -80,7 +80,7 @@ static void fresh_list(struct thr_conn *conn, uint64_t extent)
 
     conn->cache_seq = conn->snapshot;
     conn->page_count = conn->committed_count = (uint32_t)(extent >> 32);
-    conn->free_count = (uint32_t)extent;
+    conn->free_count = conn->committed_free = (uint32_t)extent;
     conn->change_counter = db->shm.head->change_base + (uint32_t)conn->snapshot + conn->counter_bias;
     if (atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1)
         return;

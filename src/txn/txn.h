@@ -69,6 +69,7 @@ struct thr_conn {
     uint32_t page_count;
     uint32_t committed_count; /* pages of the snapshot; page_count may reach into pages given out since */
     uint32_t free_count;
+    uint32_t committed_free; /* free pages of the snapshot; free_count may be those of the stripe */
     uint32_t change_counter; /* as served in page 1 */
     uint32_t counter_bias;   /* commits of ours that changed nothing */
 

@@ -76,7 +76,10 @@ static int pragma_count(struct thr_main_file *file, char **args)
 
 static int pragma_check(struct thr_main_file *file, char **args)
 {
-    if (file->lock != SQLITE_LOCK_NONE && file->conn->stripe.own) {
+    const struct thr_conn *conn = file->conn;
+
+    if (file->lock != SQLITE_LOCK_NONE && conn->stripe.own && !conn->stripe.borrowed &&
+        (conn->page_count != conn->committed_count || conn->free_count != conn->committed_free)) {
         args[0] = sqlite3_mprintf("%s: this connection has free pages of its own in its transaction; end it first",
                                   args[1]);
         return SQLITE_ERROR;

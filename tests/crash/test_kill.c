@@ -84,9 +84,16 @@ static void writer_thread(void *arg)
         (void)pause();
 }
 
-_Noreturn static void writers_child(bool exits)
+struct life {
+    int unused_end; /* of the pipe */
+    bool exits;     /* by exit() when it is done; else by _exit() */
+};
+
+static void writers_child(void *arg)
 {
-    check_in_child();
+    const struct life *life = arg;
+
+    (void)close(life->unused_end);
     (void)alarm(LIFE_MS / 1000);
     for (intptr_t i = 0; i < WRITERS; i++)
         thread_start(writer_thread, (void *)i);
@@ -94,17 +101,18 @@ _Noreturn static void writers_child(bool exits)
         sleep_ms(1);
     if (check_any_failed())
         _exit(1);
-    if (exits)
+    if (life->exits)
         exit(0); /* NOLINT(concurrency-mt-unsafe): that is the test */
     _exit(0);
 }
 
 /* --- the children that look --- */
 
-static void create_database(void)
+static void create_database(void *arg)
 {
     sqlite3 *db = db_open(path);
 
+    (void)arg;
     db_exec(db, "CREATE TABLE t(writer INT, id INT, pad BLOB, PRIMARY KEY(writer, id));"
                 "CREATE TABLE last(writer INTEGER PRIMARY KEY, id INT)");
     db_close(db);
@@ -127,10 +135,12 @@ static void check_contents(sqlite3 *db)
 }
 
 /* What recovery made is there for Throng, and then for stock SQLite. */
-static void check_database(void)
+static void check_database(void *arg)
 {
     sqlite3 *db = db_open(path);
 
+    (void)arg;
+    (void)alarm(60);
     check_contents(db);
     db_exec(db, "INSERT INTO t VALUES(-1, (SELECT count(*) FROM t), NULL)");
     db_close(db);
@@ -141,22 +151,6 @@ static void check_database(void)
 }
 
 /* --- the parent --- */
-
-static void run_in_child(void (*function)(void))
-{
-    pid_t child = fork();
-    int status = 0;
-
-    CHECK(child >= 0);
-    if (child == 0) {
-        check_in_child();
-        (void)alarm(60);
-        function();
-        _exit(0);
-    }
-    CHECK_EQUAL(waitpid(child, &status, 0), child);
-    CHECK_EQUAL(status, 0);
-}
 
 static void read_acknowledged(int descriptor)
 {
@@ -172,18 +166,15 @@ static void read_acknowledged(int descriptor)
 static int writers_run(int life_ms, bool exits)
 {
     uint64_t end = now_ms() + (uint64_t)life_ms;
+    struct life life;
     int ends[2];
     int status = 0;
     pid_t child;
 
     CHECK_EQUAL(pipe(ends), 0);
     round_state.pipe = ends[1];
-    child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        (void)close(ends[0]);
-        writers_child(exits);
-    }
+    life = (struct life){.unused_end = ends[0], .exits = exits};
+    child = child_start(writers_child, &life);
     (void)close(ends[1]);
     for (uint64_t now = now_ms(); now < end; now = now_ms()) {
         struct pollfd ready = {.fd = ends[0], .events = POLLIN};
@@ -206,7 +197,7 @@ static void start_over(const char *name)
 {
     (void)path_new(path, name);
     memset(&round_state, 0, sizeof round_state);
-    run_in_child(create_database);
+    child_run(create_database, NULL);
 }
 
 static void kill_rounds(const char *name, int rounds)
@@ -224,9 +215,9 @@ static void kill_rounds(const char *name, int rounds)
             check_failed(__FILE__, __LINE__, "round %d: the writers ended by themselves: status %x", i,
                          (unsigned)status);
         if (i % 3 != 2) /* sometimes it dies twice before anyone looks */
-            run_in_child(check_database);
+            child_run(check_database, NULL);
     }
-    run_in_child(check_database);
+    child_run(check_database, NULL);
     CHECK(round_state.acknowledged[0] > 0 && round_state.acknowledged[1] > 0);
 }
 
@@ -264,7 +255,7 @@ static void an_exit_without_close_loses_nothing(void **state)
         CHECK_EQUAL(writers_run(LIFE_MS, i % 2 == 0), 0);
         for (int j = 0; j < WRITERS; j++)
             CHECK_EQUAL(round_state.acknowledged[j], last_id);
-        run_in_child(check_database);
+        child_run(check_database, NULL);
     }
     large = false;
 }

@@ -152,7 +152,7 @@ static void immediate_delays_only_what_would_spoil_it(void **state)
     write_beside_immediate(5000);
 }
 
-__attribute__((unused)) static void immediate_lets_others_grow_the_file(void **state)
+static void immediate_lets_others_grow_the_file(void **state)
 {
     (void)state;
     write_beside_immediate(100000);
@@ -545,6 +545,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(immediate_never_loses),
         cmocka_unit_test(immediate_delays_only_what_would_spoil_it),
+        cmocka_unit_test(immediate_lets_others_grow_the_file),
         cmocka_unit_test(immediate_excludes_immediate),
         cmocka_unit_test(exclusive_excludes_writers_not_readers),
         cmocka_unit_test(a_long_reader_keeps_its_snapshot),

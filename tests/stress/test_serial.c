@@ -1,0 +1,269 @@
+/* Every history is strictly serializable (I2): there is one order of all committed transactions that explains what each
+ * of them read, and that agrees with the clock. See support/history.h for how that is found out.
+ *
+ * Rows are lists that transactions append to; half of the rows are not there at first, and ranges are read, so that
+ * phantoms would show. Built with THR_FAULTS, threads also yield and sleep at the named points inside the engine.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "history.h"
+#include "support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#ifdef THR_FAULTS
+#include "fault.h"
+#endif
+
+#define THREADS 4
+#define MAX_LIST 8192
+#define RANGE 4
+
+struct shape {
+    const char *name;
+    int rows;
+    int page_size;
+    int pad;
+    const char *settings;
+};
+
+static char path[PATH_SIZE];
+static const struct shape *shape;
+static struct history *history;
+
+struct client {
+    int number;
+    int rounds;
+    struct prng prng;
+    struct prng plan; /* the same in each rerun */
+    struct history_txn *txn;
+    sqlite3_stmt *read;
+    sqlite3_stmt *range;
+    sqlite3_stmt *append;
+    sqlite3_stmt *returning;
+    bool reads_only;
+};
+
+static void note_read(struct client *c, int row, sqlite3_stmt *stmt)
+{
+    history_read(c->txn, row, sqlite3_column_blob(stmt, 1), sqlite3_column_bytes(stmt, 1) / (int)sizeof(uint32_t));
+}
+
+static int read_range(struct client *c, int first, int count)
+{
+    sqlite3_stmt *stmt = count > 1 ? c->range : c->read;
+    int next = first;
+    int rc;
+
+    (void)sqlite3_bind_int(stmt, 1, first);
+    if (count > 1)
+        (void)sqlite3_bind_int(stmt, 2, first + count - 1);
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        int row = sqlite3_column_int(stmt, 0);
+
+        for (; next < row; next++)
+            history_read(c->txn, next, NULL, 0);
+        note_read(c, row, stmt);
+        next = row + 1;
+    }
+    (void)sqlite3_reset(stmt);
+    if (rc != SQLITE_DONE)
+        return rc;
+    for (; next < first + count; next++)
+        history_read(c->txn, next, NULL, 0);
+    return SQLITE_OK;
+}
+
+static void bind_append(sqlite3_stmt *stmt, int row, uint32_t token)
+{
+    (void)sqlite3_bind_int(stmt, 1, row);
+    (void)sqlite3_bind_blob(stmt, 2, &token, sizeof token, SQLITE_TRANSIENT);
+    (void)sqlite3_bind_int(stmt, 3, shape->pad);
+}
+
+static int append_to(struct client *c, int row)
+{
+    int rc;
+
+    bind_append(c->append, row, history_token(c->txn));
+    if ((rc = stmt_run(c->append)) == SQLITE_OK)
+        history_append(c->txn, row);
+    return rc;
+}
+
+static int body(sqlite3 *db, void *arg)
+{
+    struct client *c = arg;
+    struct prng prng = c->plan;
+    int steps = 1 + prng_below(&prng, 5);
+    int rc = SQLITE_OK;
+
+    (void)db;
+    for (int i = 0; i < steps && rc == SQLITE_OK; i++) {
+        int row = prng_below(&prng, shape->rows - RANGE);
+        int what = prng_below(&prng, 6);
+
+        if (what == 0)
+            rc = read_range(c, row, RANGE);
+        else if (what < 3 || c->reads_only)
+            rc = read_range(c, row, 1);
+        else
+            rc = append_to(c, row);
+        if (rc == SQLITE_OK && prng_chance(&prng, 50))
+            sleep_ms(1);
+    }
+    return rc;
+}
+
+/* db_transaction() with a record of each try. */
+static void run_transaction(sqlite3 *db, struct client *c, const char *begin)
+{
+    int rc;
+
+    if (!support_is_throng() && strcmp(begin, "BEGIN") == 0 && !c->reads_only)
+        begin = "BEGIN IMMEDIATE";
+    do {
+        c->txn = history_begin(history, c->number);
+        if ((rc = db_try(db, "%s", begin)) == SQLITE_OK)
+            rc = body(db, c);
+        if (rc == SQLITE_OK)
+            rc = db_try(db, "COMMIT");
+        if (rc == SQLITE_OK) {
+            history_commit(c->txn);
+        } else {
+            history_forget(c->txn);
+            if (rc != SQLITE_BUSY_SNAPSHOT || strcmp(begin, "BEGIN") != 0)
+                check_failed(__FILE__, __LINE__, "%s: code %d: %s", begin, rc, sqlite3_errmsg(db));
+            if (!sqlite3_get_autocommit(db))
+                db_exec(db, "ROLLBACK");
+        }
+    } while (rc != SQLITE_OK && !check_any_failed());
+}
+
+/* One statement that appends, and with RETURNING tells what it has made of the row. */
+static void run_statement(sqlite3 *db, struct client *c, bool returning)
+{
+    sqlite3_stmt *stmt = returning ? c->returning : c->append;
+    int row = prng_below(&c->plan, shape->rows - RANGE);
+    int rows = 0;
+    int rc;
+
+    c->txn = history_begin(history, c->number);
+    bind_append(stmt, row, history_token(c->txn));
+    history_append(c->txn, row);
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        note_read(c, row, stmt);
+        rows++;
+    }
+    (void)sqlite3_reset(stmt);
+    CHECK_OK(rc == SQLITE_DONE ? SQLITE_OK : rc, db); /* never fails for a conflict */
+    CHECK_EQUAL(rows, returning);
+    history_commit(c->txn);
+}
+
+#define APPEND_SQL                                                   \
+    "INSERT INTO t VALUES(?1, cast(?2 AS BLOB), zeroblob(?3)) "      \
+    "ON CONFLICT(id) DO UPDATE SET list=CAST(list||excluded.list AS BLOB)"
+
+static void client_thread(void *arg)
+{
+    struct client *c = arg;
+    sqlite3 *db = db_open(path);
+
+#ifdef THR_FAULTS
+    fault_thread_number((uint32_t)c->number);
+#endif
+    db_exec(db, "%s", shape->settings);
+    c->read = db_prepare(db, "SELECT id, list FROM t WHERE id=?1");
+    c->range = db_prepare(db, "SELECT id, list FROM t WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
+    c->append = db_prepare(db, APPEND_SQL);
+    c->returning = db_prepare(db, APPEND_SQL " RETURNING id, list");
+    for (int i = 0; i < c->rounds && !check_any_failed(); i++) {
+        int kind = prng_below(&c->prng, 12);
+
+        c->plan = prng_new(prng_next(&c->prng));
+        c->reads_only = kind == 2;
+        if (kind < 2)
+            run_statement(db, c, kind == 1);
+        else
+            run_transaction(db, c, kind == 3 ? "BEGIN IMMEDIATE" : kind == 4 && i % 8 == 0 ? "BEGIN EXCLUSIVE" : "BEGIN");
+    }
+    stmt_end(c->read);
+    stmt_end(c->range);
+    stmt_end(c->append);
+    stmt_end(c->returning);
+    db_close(db);
+}
+
+/* What stock SQLite finds after the last close is the last state of each row. */
+static void read_final(void)
+{
+    sqlite3 *db = db_stock(path);
+    sqlite3_stmt *stmt = db_prepare(db, "SELECT id, list FROM t");
+
+    while (sqlite3_step(stmt) == SQLITE_ROW)
+        history_final(history, sqlite3_column_int(stmt, 0), sqlite3_column_blob(stmt, 1),
+                      sqlite3_column_bytes(stmt, 1) / (int)sizeof(uint32_t));
+    stmt_end(stmt);
+    db_close(db);
+}
+
+static void run_shape(const struct shape *the_shape, int number)
+{
+    struct client clients[THREADS];
+    const char *error;
+    sqlite3 *db = db_open(path_new(path, "serial"));
+    int rounds = scaled(1500);
+
+    shape = the_shape;
+    db_exec(db, "PRAGMA page_size=%d; CREATE TABLE t(id INTEGER PRIMARY KEY, list BLOB, pad BLOB)", shape->page_size);
+    db_close(db);
+    history = history_new(shape->rows, THREADS, rounds * 40);
+#ifdef THR_FAULTS
+    fault_reset();
+    fault_seed(prng_seed() + (uint64_t)number);
+    (void)fault_disturb(NULL, 40, 200000);
+#endif
+    for (int i = 0; i < THREADS; i++) {
+        clients[i] = (struct client){.number = i, .rounds = rounds, .prng = prng_new((uint64_t)(number * THREADS + i))};
+        thread_start(client_thread, &clients[i]);
+    }
+    threads_join();
+#ifdef THR_FAULTS
+    fault_reset();
+#endif
+    oracle_check(path);
+    read_final();
+    error = history_check(history);
+    if (error != NULL)
+        check_failed(__FILE__, __LINE__, "%s: %s", shape->name, error);
+    CHECK(history_committed(history) == THREADS * rounds);
+    history_free(history);
+}
+
+static void histories_are_serializable(void **state)
+{
+    static const struct shape shapes[] = {
+        {"one hot page", 12, 4096, 10, ""},
+        {"a row to a page", 60, 512, 300, ""},
+        {"a row to a page, small cache", 60, 512, 300, "PRAGMA cache_size=4"},
+        {"mapped", 60, 4096, 1000, "PRAGMA mmap_size=100000000"},
+        {"mapped, small cache", 60, 1024, 1000, "PRAGMA mmap_size=100000000; PRAGMA cache_size=2"},
+        {"large pages", 40, 65536, 20000, ""},
+        {"rows of many pages", 40, 512, 5000, ""},
+        {"few conflicts", 1500, 1024, 50, ""},
+    };
+
+    (void)state;
+    for (int i = 0; i < (int)(sizeof shapes / sizeof shapes[0]); i++)
+        run_shape(&shapes[i], i);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(histories_are_serializable),
+    };
+
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
