@@ -149,6 +149,7 @@ static int ascending(const void *a, const void *b)
 
 int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size)
 {
+    uint32_t want, pool;
     int rc = SQLITE_OK;
 
     if (stripe->want < THR_STRIPE_FIRST)
@@ -158,7 +159,11 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
     if (stripe->pages.count < (stripe->want + 1) / 2) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         thr_stripe_check_epoch(shm, stripe);
-        rc = take_from_pool(shm, stripe, stripe->want - stripe->pages.count);
+        want = stripe->want - stripe->pages.count;
+        pool = atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed);
+        if (!may_extend(shm) && want < pool / 2) /* nor may it append */
+            want = pool / 2;
+        rc = take_from_pool(shm, stripe, want);
         if (rc == SQLITE_OK && may_extend(shm) && stripe->pages.count < (stripe->want + 1) / 2)
             rc = extend(shm, stripe, stripe->want - stripe->pages.count, page_size);
         thr_mutex_unlock(&shm->head->space_lock);
@@ -319,7 +324,7 @@ int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page
 
     thr_mutex_lock(&head->space_lock, UINT64_MAX);
     end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
-    more = end / 4 < 64 ? 64 : end / 4 > 1024 ? 1024 : end / 4;
+    more = end / 4 < THR_SPARE_MIN ? THR_SPARE_MIN : end / 4 > THR_SPARE_MAX ? THR_SPARE_MAX : end / 4;
     if (spare && page_size != 0 && atomic_load_explicit(&head->pool_pages, memory_order_relaxed) < more / 2 &&
         atomic_load_explicit(&head->slot_high, memory_order_relaxed) > 1 && end + more < THR_PAGE_MAX &&
         (rc = thr_shm_reserve_pages(shm, end + more)) == SQLITE_OK) {
