@@ -146,8 +146,10 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
         return SQLITE_OK;
     }
     was_free = thr_space_is_free(&conn->db->heap, write->pgno, conn->snapshot); /* then, not now */
-    if (was_free && !plan->rewrite && (mark == NULL || *mark != MARK_TAKEN) && write->pgno <= conn->page_count)
-        return SQLITE_OK; /* free before and after: a trunk page, or used only in between */
+    /* Free before and after: a trunk page, or used only in between. With one free list (format 1) the marks of an earlier
+     * format say nothing but that the content does not matter. */
+    if (was_free && plan->made_up && (mark == NULL || *mark != MARK_TAKEN) && write->pgno <= conn->page_count)
+        return SQLITE_OK;
     if (write->pgno == 1 && !plan->new_database) {
         if ((rc = keep_page1(conn, frame_page(conn, write), plan, buffer)) != SQLITE_OK)
             return rc;
@@ -263,6 +265,7 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
     conn->taken.count = conn->freed.count = 0;
     plan->new_database = conn->page_count == 0;
     plan->rewrite = conn->kind == THR_KIND_REWRITE && !plan->new_database;
+    plan->made_up = format == 2 && !plan->rewrite;
     plan->page_count = conn->page_count;
     plan->free_count = conn->free_count;
     plan->first_trunk = conn->free_count > 0 ? conn->stripe.chain.first : 0;

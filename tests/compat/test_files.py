@@ -83,7 +83,6 @@ class Vacuum(Files):
         self.assertEqual(self.final(), before)
         self.assertEqual(header(self.path), 1024)
 
-    @skip('known: the free list after auto_vacuum was switched off')
     def test_auto_vacuum_both_ways(self):
         one = self.create()
         for mode in (1, 0, 2, 1, 2, 0):
@@ -373,7 +372,6 @@ class Questions(Files):
         self.assertLess(value(connections[0], "PRAGMA page_count"), 1500)
         self.at_rest()
 
-    @skip('known: setting freelist_format')
     def test_freelist_format(self):
         one, two = self.create(), self.open()
         self.assertEqual(int(value(one, "PRAGMA freelist_format")), 2)
