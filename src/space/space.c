@@ -234,8 +234,15 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     int rc = SQLITE_OK;
 
     *short_out = false;
-    if (stripe->pages.count >= want / 2 || last > THR_PAGE_MAX)
+    if (last > THR_PAGE_MAX)
         return SQLITE_OK;
+    if (stripe->pages.count >= want / 2) { /* most likely enough; if not it must be able to append */
+        end = thr_space_end(shm);
+        *short_out = end > page_count && page_count + 1 != thr_lock_page(page_size) &&
+                     (!in_pool(shm, page_count + 1) ||
+                      end - page_count > atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed));
+        return SQLITE_OK;
+    }
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = thr_space_end(shm);
     for (uint32_t pgno = page_count + 1; pgno <= last && pgno <= end && !*short_out; pgno++)

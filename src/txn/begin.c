@@ -145,7 +145,7 @@ static bool refill_is_due(const struct thr_conn *conn)
     /* Where the pager's cache is dropped anyway: the list is part of what tells it so. */
     if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || conn->ran_out)
         return true;
-    return conn->statement_writes && !conn->stripe.own && conn->free_count > THR_BORROW_MAX;
+    return conn->may_write && !conn->stripe.own && conn->free_count > THR_BORROW_MAX;
 }
 
 static int refill(struct thr_conn *conn)
@@ -253,7 +253,7 @@ again:
     }
     if (protect)
         thr_mutex_unlock(&head_of(conn)->commit_lock);
-    if (rc == SQLITE_OK && !is_short && conn->statement_writes)
+    if (rc == SQLITE_OK && !is_short && conn->may_write)
         rc = borrow_space(conn, &is_short);
     if (rc == SQLITE_OK && is_short && !refilled) {
         refilled = conn->ran_out = true;
@@ -332,7 +332,7 @@ int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
         rc = reserve_protected(conn);
     if (rc == SQLITE_OK)
         rc = thr_turn_enter_writer(conn);
-    if (rc == SQLITE_OK && !conn->statement_writes) /* it began with a read */
+    if (rc == SQLITE_OK && !conn->may_write) /* it began with a read */
         rc = borrow_space(conn, &is_short);
     if (rc == SQLITE_OK)
         conn->writing = true;

@@ -12,7 +12,7 @@ struct thr_plan {
     bool new_database; /* the first page was written */
     bool rewrite;      /* everything may have moved; the free list is what page 1 says */
     bool resize;       /* a rewrite that changes the page size, too */
-    bool made_up; /* the list of free pages that the pager saw was made up for it */
+    bool made_up;      /* the list of free pages that the pager saw was made up for it */
     bool list_changed;
     uint32_t page_count;        /* of the pager's view, in pages of the present size */
     uint32_t record_page_count; /* for a resize: what the record says, else 0 */

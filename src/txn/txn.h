@@ -102,9 +102,9 @@ struct thr_conn {
     bool rerun;         /* the statement runs again: it must not lose */
 
     /* Stocks. */
-    bool wants_stripe;     /* it has written before, or is about to */
-    bool statement_writes; /* the statement that begins the transaction may write */
-    bool ran_out;          /* a commit failed because pages that it used were given to others */
+    bool wants_stripe; /* it has written before, or is about to */
+    bool may_write;    /* the transaction at hand may write, as far as its first statement tells */
+    bool ran_out;      /* a commit failed because pages that it used were given to others */
     struct thr_frames frames;
     struct thr_stripe stripe;
     struct thr_chain after; /* scratch */

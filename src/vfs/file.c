@@ -155,9 +155,10 @@ static int lock_shared(struct thr_main_file *file)
     } else {
         thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
     }
-    file->conn->statement_writes = info.writes;
     if (info.writes)
         file->conn->wants_stripe = true;
+    /* A transaction that begins with a read, on a connection that wrote before, will most likely write too. */
+    file->conn->may_write = info.writes || (info.kind == THR_KIND_EXPLICIT && file->conn->wants_stripe);
     if ((rc = thr_txn_begin(file->conn, info.kind)) == SQLITE_OK)
         file->lock = SQLITE_LOCK_SHARED;
     return rc;

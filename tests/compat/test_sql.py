@@ -357,6 +357,13 @@ class Model(Case):
                     outcome.append(error.sqlite_errorcode)
             self.assertEqual(outcome[0], outcome[1], trace[-20:])
 
+        def form(pragma):
+            trace.append((pair.index(active), "PRAGMA " + pragma))
+            try:
+                rows(active, "PRAGMA " + pragma)
+            except sqlite3.DatabaseError as error:  # auto_vacuum needs one list
+                self.assertEqual((pragma, error.sqlite_errorcode), ("freelist_format=2", sqlite3.SQLITE_CONSTRAINT))
+
         for step in range(400):
             if not model.in_transaction:
                 active, names = chance.choice(pair), []
@@ -395,12 +402,18 @@ class Model(Case):
                     both(f"RELEASE {name}")
                     while names.pop() != name:
                         pass
-            elif action < 97:
+            elif action < 96:
                 both("CREATE TABLE IF NOT EXISTS x AS SELECT * FROM t")
-            elif action < 99:
+            elif action < 98:
                 both("DROP TABLE IF EXISTS x")
             elif not model.in_transaction:
+                if chance.randrange(3) == 0:
+                    form(chance.choice(["auto_vacuum=0", "auto_vacuum=1", "auto_vacuum=2"]))
+                elif chance.randrange(3) == 0:
+                    form(f"page_size={chance.choice([512, 1024, 4096, 65536])}")
                 both("VACUUM")
+                if chance.randrange(2):
+                    form(f"freelist_format={chance.choice([1, 2])}")
             if not active.in_transaction:
                 names = []
             self.assertEqual(active.in_transaction, model.in_transaction, trace[-20:])
