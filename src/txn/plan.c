@@ -86,8 +86,8 @@ static int add_freed(struct thr_conn *conn)
     return rc;
 }
 
-/* Pages that a rewrite cuts off at the end get a version that says so: when the file grows again, nobody must find the
- * old ones. */
+/* Pages that a rewrite or auto_vacuum cuts off at the end get a version that says so: when the file grows again, nobody
+ * must find the old ones. */
 static int add_cut_off(struct thr_conn *conn, const struct thr_plan *plan)
 {
     int rc = SQLITE_OK;
@@ -137,8 +137,8 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
     int rc = SQLITE_OK;
 
     write->publish = write->freed = false;
-    if (write->pgno > plan->page_count) { /* the transaction gave it back */
-        write->publish = write->freed = plan->rewrite && !plan->resize;
+    if (write->pgno > plan->page_count) { /* the transaction gave it back; was there something to give? */
+        write->publish = write->freed = write->pgno <= conn->committed_count && !plan->resize;
         return SQLITE_OK;
     }
     if (mark != NULL && *mark == MARK_FREED) {
@@ -290,7 +290,7 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
         if ((rc = plan_list(conn, plan)) != SQLITE_OK || (rc = add_freed(conn)) != SQLITE_OK)
             return rc;
     }
-    if (plan->rewrite && !plan->resize && (rc = add_cut_off(conn, plan)) != SQLITE_OK)
+    if (!plan->resize && (rc = add_cut_off(conn, plan)) != SQLITE_OK)
         return rc;
     return plan_pages(conn, plan);
 }
