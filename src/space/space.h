@@ -13,7 +13,7 @@
 #define THR_STRIPE_FIRST 16u
 #define THR_STRIPE_MAX 65536u
 #define THR_BORROW_MAX 128u /* a writer with nobody beside it uses the common list while it is no longer */
-#define THR_SPARE_MIN 256u /* pages for others, while nobody may extend the file */
+#define THR_SPARE_MIN 256u  /* pages for others, while nobody may extend the file */
 #define THR_SPARE_MAX 4096u
 #define THR_PAGE_MAX 1073741822u
 

@@ -341,6 +341,15 @@ int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
     return rc;
 }
 
+void thr_txn_renew(struct thr_conn *conn)
+{
+    uint64_t extent;
+
+    conn->snapshot = conn->first_snapshot = thr_snapshot_take(conn, &extent);
+    check_epoch(conn);
+    fresh_view(conn, extent);
+}
+
 void thr_txn_discard(struct thr_conn *conn)
 {
     for (uint32_t i = 0; i < conn->writes.count; i++)

@@ -278,6 +278,10 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
     atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);
     conn->cache_seq = next && !plan->rewrite ? seq : 0;
     conn->page_count = plan->page_count;
+    if (next) {
+        conn->committed_count = (uint32_t)(conn->new_extent >> 32);
+        conn->committed_free = (uint32_t)conn->new_extent;
+    }
     if (conn->change_counter_written) /* with locking_mode=EXCLUSIVE only some commits write page 1 */
         conn->change_counter++;
     /* The pager may go on to use pages that it wrote without ever having read them. */

@@ -138,7 +138,7 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
 
     write->publish = write->freed = false;
     if (write->pgno > plan->page_count) { /* the transaction gave it back; was there something to give? */
-        write->publish = write->freed = write->pgno <= conn->committed_count && !plan->resize;
+        write->publish = write->freed = conn->is_alone && write->pgno <= conn->committed_count && !plan->resize;
         return SQLITE_OK;
     }
     if (mark != NULL && *mark == MARK_FREED) {
@@ -274,14 +274,13 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
     if (write != NULL) {
         const uint8_t *page = frame_page(conn, write);
 
-        /* A commit counts up. After a rollback that had to restore spilled pages SQLite syncs the file as well: then
-         * page 1 is the old one, or was never written. */
         conn->change_counter_written = thr_get32(page + THR_P1_CHANGES) == conn->change_counter + 1;
-        plan->rollback = !conn->change_counter_written && !plan->new_database;
         plan_header(conn, plan, page);
-    } else {
-        plan->rollback = true;
     }
+    /* A commit counts up, the first since the lock was taken. After a rollback that had to restore spilled pages SQLite
+     * syncs the file as well (journal.c knows it by what it reads): then page 1 is the old one, or was never written. */
+    conn->counter_done = conn->counter_done || conn->change_counter_written;
+    plan->rollback = !conn->counter_done && !plan->new_database;
     if (plan->rollback)
         return SQLITE_OK;
     if (plan->page_count == 0 || plan->page_count > THR_PAGE_MAX)
@@ -290,7 +289,7 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
         if ((rc = plan_list(conn, plan)) != SQLITE_OK || (rc = add_freed(conn)) != SQLITE_OK)
             return rc;
     }
-    if (!plan->resize && (rc = add_cut_off(conn, plan)) != SQLITE_OK)
+    if (conn->is_alone && !plan->resize && (rc = add_cut_off(conn, plan)) != SQLITE_OK)
         return rc;
     return plan_pages(conn, plan);
 }

@@ -86,6 +86,8 @@ struct thr_conn {
     size_t group_bytes;
     bool must_be_next; /* another statement of the connection is reading: nobody may come in between */
     bool change_counter_written;
+    bool keeps_lock;      /* locking_mode=EXCLUSIVE: alone, and from one transaction to the next */
+    bool counter_done;    /* a commit has counted up; until the lock goes down the pager does not count again */
     uint32_t claimed_end; /* end of what was given out, before the commit appended pages */
     uint32_t set_format;  /* PRAGMA freelist_format is changing it to this; else 0 */
     bool holds_turn, is_alone, is_protected;
@@ -143,6 +145,8 @@ void thr_txn_discard(struct thr_conn *conn);
 /* The write transaction is over, committed or not; the snapshot stays. */
 void thr_txn_end_write(struct thr_conn *conn);
 void thr_txn_end(struct thr_conn *conn);
+/* Everything has moved by a commit of this connection, and it keeps its lock: see the database as it is now. */
+void thr_txn_renew(struct thr_conn *conn);
 
 /* --- turn.c: who must not lose, who must be alone, who queues --- */
 int thr_turn_acquire(struct thr_conn *conn);

@@ -157,6 +157,9 @@ static int lock_shared(struct thr_main_file *file)
     }
     if (info.writes)
         file->conn->wants_stripe = true;
+    file->conn->keeps_lock = file->exclusive && !file->conn->read_only;
+    if (file->conn->keeps_lock) /* as in stock SQLite, it keeps all other writers out from now on */
+        info.kind = THR_KIND_EXCLUSIVE;
     /* A transaction that begins with a read, on a connection that wrote before, will most likely write too. */
     file->conn->may_write = info.writes || (info.kind == THR_KIND_EXPLICIT && file->conn->wants_stripe);
     if ((rc = thr_txn_begin(file->conn, info.kind)) == SQLITE_OK)
@@ -214,6 +217,7 @@ static int main_unlock(sqlite3_file *sqlite_file, int level)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    file->conn->counter_done = false; /* as the pager does */
     if (file->lock <= level || file->forks != thr_fork_count()) {
         file->lock = file->lock < level ? file->lock : level;
         return SQLITE_OK;
@@ -287,7 +291,16 @@ static int commit(struct thr_main_file *file)
 
     if (!conn->writing || conn->writes.count == 0)
         return SQLITE_OK;
+    if (file->rolling_back) {
+        file->rolling_back = false;
+        thr_txn_discard(conn);
+        return SQLITE_OK;
+    }
     conn->must_be_next = false;
+    if (conn->keeps_lock) {
+        thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+        conn->kind = info.kind == THR_KIND_REWRITE ? info.kind : THR_KIND_EXCLUSIVE;
+    }
     if (atomic_load_explicit(&conn->db->shm.head->commit_seq, memory_order_relaxed) != conn->snapshot) {
         thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
         conn->must_be_next = info.busy > 1;
@@ -316,6 +329,11 @@ static int commit_phase_two(struct thr_main_file *file)
 
     thr_commit_finish(file->conn);
     file->sync_due = false;
+    if (file->conn->keeps_lock) { /* there will be no better moment */
+        if (file->conn->kind == THR_KIND_REWRITE)
+            thr_txn_renew(file->conn);
+        thr_checkpoint_step(file->conn);
+    }
     if (!sync_due)
         return SQLITE_OK;
     atomic_store_explicit(&file->conn->db->sync_wanted, 1, memory_order_relaxed);

@@ -15,7 +15,7 @@ static struct thr_journal *journal_of(sqlite3_file *file)
 
 static void reset(struct thr_journal *journal)
 {
-    journal->count = journal->header_bytes = 0;
+    journal->count = journal->header_bytes = journal->page_size = 0;
 }
 
 void thr_journal_free(struct thr_journal *journal)
@@ -34,7 +34,6 @@ int thr_journal_open(const char *name, sqlite3_file *file)
     journal_file->main = (struct thr_main_file *)(void *)main_file;
     journal_file->base.pMethods = &thr_journal_methods;
     reset(&journal_file->main->journal);
-    journal_file->main->journal.page_size = 0;
     return SQLITE_OK;
 }
 
@@ -76,9 +75,12 @@ static int journal_write(sqlite3_file *file, const void *from, int bytes, sqlite
     struct thr_journal *journal = journal_of(file);
     int64_t in_entry;
 
+    ((struct thr_journal_file *)(void *)file)->main->rolling_back = false;
     if (offset < HEADER_BYTES) {
         if (offset + bytes > HEADER_BYTES)
             return SQLITE_IOERR_WRITE;
+        if (offset == 0) /* a new header, or zeros over that of a transaction that ended: what follows is void */
+            reset(journal);
         memcpy(journal->header + offset, from, (size_t)bytes);
         if (offset + bytes > journal->header_bytes)
             journal->header_bytes = (uint32_t)(offset + bytes);
@@ -133,6 +135,9 @@ static int journal_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 o
     uint8_t *at = to;
     int got, rc;
 
+    /* Only a rollback of the whole transaction looks for the name of a super-journal, and it begins with that. */
+    if (bytes == 4 && journal->count > 0 && offset == entries_end(journal) - 16)
+        main->rolling_back = true;
     while (bytes > 0) {
         if (offset < HEADER_BYTES && offset < journal->header_bytes) {
             got = bytes < (int)(journal->header_bytes - offset) ? bytes : (int)(journal->header_bytes - offset);

@@ -18,14 +18,14 @@ static int pragma_journal_mode(struct thr_main_file *file, char **args)
     return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
 }
 
-/* Not supported yet: answered with the mode in force, so that nobody relies on it. */
+/* SQLite keeps the mode; here it means that the connection is the only writer as long as it lasts. */
 static int pragma_locking_mode(struct thr_main_file *file, char **args)
 {
-    (void)file;
-    if (args[2] == NULL || sqlite3_stricmp(args[2], "exclusive") != 0)
-        return SQLITE_NOTFOUND;
-    args[0] = sqlite3_mprintf("normal");
-    return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
+    if (args[2] != NULL && sqlite3_stricmp(args[2], "exclusive") == 0)
+        file->exclusive = true;
+    else if (args[2] != NULL && sqlite3_stricmp(args[2], "normal") == 0)
+        file->exclusive = false;
+    return SQLITE_NOTFOUND;
 }
 
 static int pragma_freelist_format(struct thr_main_file *file, char **args)

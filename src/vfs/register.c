@@ -36,6 +36,12 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
     file->pMethods = NULL;
     if (name != NULL && (flags & SQLITE_OPEN_MAIN_JOURNAL) != 0)
         return thr_journal_open(name, file);
+    if (name != NULL && (flags & SQLITE_OPEN_WAL) != 0) {
+        sqlite3_file *main_file = sqlite3_database_file_object(name);
+
+        if (main_file != NULL && main_file->pMethods == &thr_main_methods)
+            return SQLITE_CANTOPEN; /* ours has a log of its own */
+    }
     /* A file that promises not to change needs none of us. */
     if (name != NULL && (flags & SQLITE_OPEN_MAIN_DB) != 0 && !sqlite3_uri_boolean(name, "immutable", 0) &&
         !sqlite3_uri_boolean(name, "nolock", 0))

@@ -37,7 +37,9 @@ struct thr_main_file {
     uint32_t forks;  /* of the process when it was opened */
     uint32_t reruns; /* of the statement at hand, without success */
     bool checkpoint_due;
-    bool sync_due; /* a prepared commit is to be synced once it took place */
+    bool exclusive;    /* PRAGMA locking_mode=EXCLUSIVE */
+    bool rolling_back; /* the pager reads its journal from the end: it is about to play it back */
+    bool sync_due;     /* a prepared commit is to be synced once it took place */
     struct thr_journal journal;
     struct thr_main_file *next_of_db; /* other Throng files of the same connection */
 };

@@ -69,7 +69,6 @@ class Pragmas(Open):
         one.execute("ANALYZE")
         self.at_rest()
         self.assertEqual(value(self.stock(), "PRAGMA application_id"), 99)
-    @skip('known: in locking_mode=EXCLUSIVE a ROLLBACK does not roll back; the mode is refused until it does')
     def test_exclusive_locking_mode(self):
         one, two = self.create(), self.open(timeout=0)
         self.assertEqual(value(one, "PRAGMA locking_mode=EXCLUSIVE"), "exclusive")

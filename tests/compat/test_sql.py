@@ -330,10 +330,12 @@ class Attached(Case):
 class Model(Case):
     """Random statements on a Throng database, by two connections in turn, and on one in memory: the same content."""
 
-    def run_seed(self, seed):
+    def run_seed(self, seed, alone=False):
         chance = random.Random(seed)
         path = self.at(f"model{seed}.db")
-        pair = [self.open(path), self.open(path)]
+        pair = [self.open(path)] if alone else [self.open(path), self.open(path)]
+        if alone:
+            rows(pair[0], "PRAGMA locking_mode=EXCLUSIVE")
         pair[0].execute(f"PRAGMA page_size={chance.choice([512, 1024, 4096])}")
         model = sqlite3.connect(":memory:", isolation_level=None)
         self.connections.append(model)
@@ -411,8 +413,11 @@ class Model(Case):
                     form(chance.choice(["auto_vacuum=0", "auto_vacuum=1", "auto_vacuum=2"]))
                 elif chance.randrange(3) == 0:
                     form(f"page_size={chance.choice([512, 1024, 4096, 65536])}")
+                elif alone:
+                    form(f"locking_mode={chance.choice(['EXCLUSIVE', 'NORMAL'])}")
+                    form("user_version")
                 both("VACUUM")
-                if chance.randrange(2):
+                if not alone and chance.randrange(2):
                     form(f"freelist_format={chance.choice([1, 2])}")
             if not active.in_transaction:
                 names = []
@@ -431,6 +436,11 @@ class Model(Case):
         for seed in seeds:
             with self.subTest(replay=f"THRONG_SEED={seed} {__file__}"):
                 self.run_seed(seed)
+
+    def test_random_statements_in_exclusive_locking_mode(self):
+        for seed in range(1, 13):
+            with self.subTest(seed=seed):
+                self.run_seed(seed, True)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ static void bank(int page_size, const char *with)
     sqlite3 *db = db_open(path_new(path, "bank"));
 
     settings = with;
-    db_exec(db, "PRAGMA page_size=%d; CREATE TABLE fee(id INTEGER PRIMARY KEY, client INT, amount INT, note TEXT);"
-                "CREATE INDEX fee_client ON fee(client, amount)", page_size);
+    db_exec(db,
+            "PRAGMA page_size=%d; CREATE TABLE fee(id INTEGER PRIMARY KEY, client INT, amount INT, note TEXT);"
+            "CREATE INDEX fee_client ON fee(client, amount)",
+            page_size);
     for (int i = 0; i < TABLES; i++)
         db_exec(db,
                 "CREATE TABLE account_%d(id INTEGER PRIMARY KEY, balance INT, pad TEXT); "
@@ -168,10 +170,8 @@ static void sums_hold_with_a_cache_of_five_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sums_hold_at_page_size_512),
-        cmocka_unit_test(sums_hold_at_page_size_4096),
-        cmocka_unit_test(sums_hold_at_page_size_65536),
-        cmocka_unit_test(sums_hold_with_mapped_pages),
+        cmocka_unit_test(sums_hold_at_page_size_512),           cmocka_unit_test(sums_hold_at_page_size_4096),
+        cmocka_unit_test(sums_hold_at_page_size_65536),         cmocka_unit_test(sums_hold_with_mapped_pages),
         cmocka_unit_test(sums_hold_with_a_cache_of_five_pages),
     };
 

@@ -28,7 +28,8 @@ static void writer_thread(void *arg)
     sqlite3 *db = db_open(path);
     sqlite3_stmt *insert = db_prepare(db, "INSERT INTO shared(owner, v) VALUES(?1, ?2)");
     sqlite3_stmt *update = db_prepare(db, "UPDATE shared SET v=v+1 WHERE owner=?1 AND v%7=?2");
-    sqlite3_stmt *delete_one = db_prepare(db, "DELETE FROM shared WHERE id=(SELECT min(id) FROM shared WHERE owner=?1)");
+    sqlite3_stmt *delete_one = db_prepare(db,
+                                          "DELETE FROM shared WHERE id=(SELECT min(id) FROM shared WHERE owner=?1)");
 
     (void)sqlite3_bind_int(insert, 1, c->number);
     (void)sqlite3_bind_int(update, 1, c->number);
@@ -109,8 +110,8 @@ static void builder_thread(void *arg)
 
         (void)db_transaction(db, "BEGIN", build_own, c);
         db_exec(db, "CREATE INDEX shared_%d ON shared(v, owner)", n);
-        db_exec(db, "CREATE TRIGGER counts_%d AFTER INSERT ON shared BEGIN UPDATE counter SET n=n+1 WHERE id=%d; END", n,
-                n);
+        db_exec(db, "CREATE TRIGGER counts_%d AFTER INSERT ON shared BEGIN UPDATE counter SET n=n+1 WHERE id=%d; END",
+                n, n);
         db_exec(db, "CREATE VIEW view_%d AS SELECT owner, count(*) AS n FROM shared GROUP BY owner", n);
         db_exec(db, "BEGIN; DROP INDEX shared_%d; CREATE TABLE never_%d(x); ROLLBACK", n, n);
         CHECK_EQUAL(db_int(db, "SELECT count(*) FROM sqlite_schema WHERE name GLOB '*_%d'", n), 5);
@@ -135,8 +136,9 @@ static void the_schema_changes_beside_writers(void **state)
     int64_t left = 0;
 
     (void)state;
-    db_exec(db, "CREATE TABLE shared(id INTEGER PRIMARY KEY, owner INT, v INT); CREATE INDEX shared_owner ON shared(owner);"
-                "CREATE TABLE counter(id INTEGER PRIMARY KEY, n INT); INSERT INTO counter VALUES(10, 0), (11, 0)");
+    db_exec(db,
+            "CREATE TABLE shared(id INTEGER PRIMARY KEY, owner INT, v INT); CREATE INDEX shared_owner ON shared(owner);"
+            "CREATE TABLE counter(id INTEGER PRIMARY KEY, n INT); INSERT INTO counter VALUES(10, 0), (11, 0)");
     atomic_store(&stop, false);
     thread_start(reader_thread, NULL);
     for (int i = 0; i < WRITERS; i++) {

@@ -88,8 +88,8 @@ static void change_rows(struct client *c)
     case 0: /* a statement of many rows that runs into a unique value in the middle */
         run(c,
             "WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i+1 FROM n WHERE i<%d) "
-            "INSERT OR %s INTO t_%d SELECT i+1000000, CASE WHEN i=%d THEN (SELECT min(u) FROM t_%d) ELSE i+2000000 END, " BLOB
-            " FROM n",
+            "INSERT OR %s INTO t_%d SELECT i+1000000, CASE WHEN i=%d THEN (SELECT min(u) FROM t_%d) ELSE i+2000000 "
+            "END, " BLOB " FROM n",
             from, from + 40, conflicts[prng_below(prng, 20) == 0 ? 4 : prng_below(prng, 4)], n, from + 25, n, size / 10,
             letter);
         break;
@@ -280,7 +280,8 @@ static void journal_modes_do_not_matter(void **state)
     support_needs_throng(); /* "off" breaks stock SQLite's rollback */
     storm((struct storm){4096, NULL, SMALL_CACHE "PRAGMA journal_mode=MEMORY; PRAGMA journal_mode=OFF", NULL, 2, 150});
     storm((struct storm){4096, NULL, SMALL_CACHE "PRAGMA journal_mode=WAL", NULL, 2, 150});
-    storm((struct storm){4096, NULL, SMALL_CACHE "PRAGMA journal_mode=TRUNCATE; PRAGMA temp_store=memory", NULL, 2, 150});
+    storm(
+        (struct storm){4096, NULL, SMALL_CACHE "PRAGMA journal_mode=TRUNCATE; PRAGMA temp_store=memory", NULL, 2, 150});
 }
 
 /* A transaction much larger than the cache that is rolled back, and one that is committed. */
@@ -290,9 +291,10 @@ static void large_transactions(void **state)
     uint64_t before;
 
     (void)state;
-    db_exec(db, "PRAGMA cache_size=10; CREATE TABLE t(id INTEGER PRIMARY KEY, v, pad); CREATE INDEX i ON t(v);"
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) "
-                "INSERT INTO t SELECT i, i*7919%%10007, hex(zeroblob(100)) FROM n",
+    db_exec(db,
+            "PRAGMA cache_size=10; CREATE TABLE t(id INTEGER PRIMARY KEY, v, pad); CREATE INDEX i ON t(v);"
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) "
+            "INSERT INTO t SELECT i, i*7919%%10007, hex(zeroblob(100)) FROM n",
             scaled(30000));
     before = db_hash_all(db);
     db_exec(db, "BEGIN; UPDATE t SET v=v+1, pad=pad||'x'; DELETE FROM t WHERE id%%3=0; DROP INDEX i; ROLLBACK");

@@ -161,8 +161,8 @@ static void run_statement(sqlite3 *db, struct client *c, bool returning)
     history_commit(c->txn);
 }
 
-#define APPEND_SQL                                                   \
-    "INSERT INTO t VALUES(?1, cast(?2 AS BLOB), zeroblob(?3)) "      \
+#define APPEND_SQL                                              \
+    "INSERT INTO t VALUES(?1, cast(?2 AS BLOB), zeroblob(?3)) " \
     "ON CONFLICT(id) DO UPDATE SET list=CAST(list||excluded.list AS BLOB)"
 
 static void client_thread(void *arg)
@@ -186,7 +186,10 @@ static void client_thread(void *arg)
         if (kind < 2)
             run_statement(db, c, kind == 1);
         else
-            run_transaction(db, c, kind == 3 ? "BEGIN IMMEDIATE" : kind == 4 && i % 8 == 0 ? "BEGIN EXCLUSIVE" : "BEGIN");
+            run_transaction(db, c,
+                            kind == 3                 ? "BEGIN IMMEDIATE"
+                            : kind == 4 && i % 8 == 0 ? "BEGIN EXCLUSIVE"
+                                                      : "BEGIN");
     }
     stmt_end(c->read);
     stmt_end(c->range);

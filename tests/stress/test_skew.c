@@ -272,14 +272,10 @@ static void no_car_is_overfull(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_second_doctor_stays),
-        cmocka_unit_test(nothing_found_is_a_read),
-        cmocka_unit_test(who_only_reads_does_not_lose),
-        cmocka_unit_test(different_tables_do_not_conflict),
-        cmocka_unit_test(the_first_to_commit_wins),
-        cmocka_unit_test(cached_pages_are_read_too),
-        cmocka_unit_test(the_schema_is_read),
-        cmocka_unit_test(doctors_never_all_leave),
+        cmocka_unit_test(the_second_doctor_stays),      cmocka_unit_test(nothing_found_is_a_read),
+        cmocka_unit_test(who_only_reads_does_not_lose), cmocka_unit_test(different_tables_do_not_conflict),
+        cmocka_unit_test(the_first_to_commit_wins),     cmocka_unit_test(cached_pages_are_read_too),
+        cmocka_unit_test(the_schema_is_read),           cmocka_unit_test(doctors_never_all_leave),
         cmocka_unit_test(no_car_is_overfull),
     };
 

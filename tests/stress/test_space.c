@@ -294,14 +294,10 @@ static void freed_pages_reach_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pages_are_exact_at_page_size_512),
-        cmocka_unit_test(pages_are_exact_at_page_size_4096),
-        cmocka_unit_test(pages_are_exact_at_page_size_65536),
-        cmocka_unit_test(pages_are_exact_when_all_come_and_go),
-        cmocka_unit_test(pages_are_exact_with_auto_vacuum),
-        cmocka_unit_test(pages_are_exact_with_one_free_list),
-        cmocka_unit_test(freed_pages_are_used_again),
-        cmocka_unit_test(freed_pages_reach_others),
+        cmocka_unit_test(pages_are_exact_at_page_size_512),   cmocka_unit_test(pages_are_exact_at_page_size_4096),
+        cmocka_unit_test(pages_are_exact_at_page_size_65536), cmocka_unit_test(pages_are_exact_when_all_come_and_go),
+        cmocka_unit_test(pages_are_exact_with_auto_vacuum),   cmocka_unit_test(pages_are_exact_with_one_free_list),
+        cmocka_unit_test(freed_pages_are_used_again),         cmocka_unit_test(freed_pages_reach_others),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

@@ -1,8 +1,8 @@
 /* Checks, the seed, the directory and the watchdog.
  *
  * SPDX-License-Identifier: MIT */
-#include "support.h"
 #include "internal.h"
+#include "support.h"
 
 #include <errno.h>
 #include <ftw.h>

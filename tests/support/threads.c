@@ -1,8 +1,8 @@
 /* Threads and child processes.
  *
  * SPDX-License-Identifier: MIT */
-#include "support.h"
 #include "internal.h"
+#include "support.h"
 
 #include <errno.h>
 #include <pthread.h>
