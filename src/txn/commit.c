@@ -63,6 +63,14 @@ int thr_commit_check(struct thr_conn *conn)
     return validate(conn);
 }
 
+int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno)
+{
+    if (atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_relaxed) == conn->snapshot ||
+        thr_version_newest_seq(&conn->db->heap, pgno) <= conn->snapshot)
+        return SQLITE_OK;
+    return lost(conn, pgno == 1 ? THR_CONFLICT_SCHEMA : THR_CONFLICT_READ, pgno);
+}
+
 /* Link the frames to their pages: new snapshots will find them, older ones go past them by their sequence. */
 static void publish(struct thr_conn *conn, uint64_t seq)
 {

@@ -23,6 +23,8 @@ static int version_of(struct thr_conn *conn, uint32_t pgno, uint32_t *frame_out)
         rc = thr_reads_add(&conn->reads, pgno);
     if (conn->is_protected)
         thr_turn_protect_page(conn, pgno);
+    else if (rc == SQLITE_OK && conn->writing && conn->kind == THR_KIND_EXPLICIT)
+        rc = thr_commit_check_page(conn, pgno);
     /* Before the first commit there is nothing to look for. */
     *frame_out = conn->snapshot == THR_FIRST_SEQ ? 0 : thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
     return rc;

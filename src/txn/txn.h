@@ -187,6 +187,9 @@ int thr_page1_committed(struct thr_conn *conn, uint8_t *to);
 
 /* Would the transaction fail now? Cheap; no lock. SQLITE_OK or SQLITE_BUSY_SNAPSHOT (conn->conflict says why). */
 int thr_commit_check(struct thr_conn *conn);
+/* The same for a page that was just read: a transaction that wants to write need not go on after it has read what
+ * somebody has changed meanwhile. */
+int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno);
 /* First half of a commit (I2): validate, take the next sequence, log. On SQLITE_OK commit_lock is held (conn->prepared)
  * unless there was nothing to commit, and thr_commit_finish() or thr_commit_abort() must follow soon. Otherwise
  * nothing has happened: SQLITE_BUSY_SNAPSHOT (conn->conflict says why; also when commit_lock could not be had within
