@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 #include <string.h>
 
+#include "../log/horizon.h"
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
@@ -22,10 +23,10 @@ static uint64_t pin(struct thr_db *db)
     uint64_t seq, now;
 
     do {
-        now = atomic_load_explicit(&head->commit_seq, memory_order_seq_cst);
+        now = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
         seq = thr_oldest_snapshot(&db->shm, now);
         atomic_store_explicit(&head->checkpoint_snapshot, seq, memory_order_seq_cst); /* pairs with reclamation */
-        now = atomic_load_explicit(&head->commit_seq, memory_order_seq_cst);
+        now = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
     } while (thr_oldest_snapshot(&db->shm, now) != seq);
     return seq;
 }
@@ -52,24 +53,36 @@ static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t h
 
 static void cycle_begin(struct thr_db *db)
 {
-    uint64_t now = atomic_load_explicit(&db->shm.head->commit_seq, memory_order_acquire);
+    uint64_t now = atomic_load_explicit(&db->shm.head->visible_seq, memory_order_acquire);
     uint64_t extent;
 
     db->checkpoint_target = pin(db);
-    extent = atomic_load_explicit(&db->shm.head->extent[now & 1], memory_order_acquire);
+    extent = atomic_load_explicit(&db->shm.head->extent[now % THR_EXTENTS], memory_order_acquire);
     db->checkpoint_end = (uint32_t)(extent >> 32);
     db->checkpoint_page = 1;
+    /* Log before base (I4): what is written must be durable in the log. Then the whole cycle writes one snapshot. */
+    db->checkpoint_durable = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;
+    if (db->checkpoint_durable && thr_log_sync(&db->log, db->checkpoint_target) != SQLITE_OK)
+        db->checkpoint_page = 0;
 }
 
 static void cycle_end(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
+    uint64_t first;
 
     db->checkpoint_page = 0;
-    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0 && thr_os_sync(db->base.fd) != SQLITE_OK) {
-        thr_log(SQLITE_IOERR_FSYNC, "throng: cannot sync %s; its log is kept", db->path);
+    if (db->checkpoint_durable && thr_os_sync(db->base.fd) != SQLITE_OK) {
+        thr_log_fail(&db->log, db->path); /* what the kernel has thrown away no later sync will bring back */
         return;
     }
+    /* The head of the first segment that is kept has the free list: it must be durable, too. */
+    first = thr_log_first_needed(&db->log, db->checkpoint_target);
+    if (db->checkpoint_durable &&
+        thr_log_sync(&db->log, atomic_load_explicit(&head->commit_seq, memory_order_acquire)) != SQLITE_OK)
+        return;
+    if (thr_horizon_write(db->log.directory, db->log.mode, first, db->checkpoint_durable) != SQLITE_OK)
+        return; /* the log is kept, and the next cycle tries again */
     atomic_store_explicit(&head->horizon, db->checkpoint_target, memory_order_release);
     thr_log_retire(&db->log, db->checkpoint_target);
 }
@@ -85,13 +98,16 @@ void thr_checkpoint_step(struct thr_conn *conn)
     int rc = SQLITE_OK;
 
     thr_log_prepare(&db->log);
-    if (live < THR_CHECKPOINT_LOG_BYTES || !thr_mutex_try(&head->checkpoint_lock))
+    if (live < THR_CHECKPOINT_LOG_BYTES || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
         return;
     if (live > 2 * THR_CHECKPOINT_LOG_BYTES) { /* falling behind: do more at a time */
         entries *= 4;
         pages *= 4;
     }
     horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
+    if (db->checkpoint_page != 0 && !db->checkpoint_durable &&
+        atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
+        db->checkpoint_page = 0; /* begun when nobody cared: once more */
     if (db->checkpoint_page == 0) {
         cycle_begin(db);
         if (db->checkpoint_target <= horizon)
@@ -99,7 +115,7 @@ void thr_checkpoint_step(struct thr_conn *conn)
     }
     if (db->checkpoint_page != 0) {
         THR_POINT("checkpoint");
-        seq = pin(db);
+        seq = db->checkpoint_durable ? db->checkpoint_target : pin(db);
         while (entries-- > 0 && pages > 0 && db->checkpoint_page <= db->checkpoint_end && rc == SQLITE_OK) {
             if ((rc = write_page(db, db->checkpoint_page, seq, horizon, &written)) == SQLITE_OK) {
                 db->checkpoint_page++;
@@ -112,7 +128,8 @@ void thr_checkpoint_step(struct thr_conn *conn)
         else if (db->checkpoint_page > db->checkpoint_end)
             cycle_end(db);
     }
-    unpin(db);
+    if (db->checkpoint_page == 0 || !db->checkpoint_durable)
+        unpin(db);
     thr_mutex_unlock(&head->checkpoint_lock);
 }
 
@@ -133,7 +150,8 @@ int thr_checkpoint_fold(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
     uint64_t seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);
-    uint32_t page_count = (uint32_t)(atomic_load_explicit(&head->extent[seq & 1], memory_order_relaxed) >> 32);
+    uint32_t page_count = (uint32_t)(atomic_load_explicit(&head->extent[seq % THR_EXTENTS], memory_order_relaxed) >>
+                                     32);
     uint32_t page_size = atomic_load_explicit(&head->page_size, memory_order_relaxed);
     bool with_list = atomic_load_explicit(&head->format, memory_order_relaxed) == 2;
     struct thr_pages free_pages = {0};
@@ -142,6 +160,9 @@ int thr_checkpoint_fold(struct thr_db *db)
     if (seq == THR_FIRST_SEQ || db->foreign || !db->base.writable)
         return SQLITE_OK; /* nothing was committed: not a byte of the file changes */
     THR_POINT("fold");
+    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0 &&
+        (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)
+        return rc;
     if ((rc = write_all(db, page_count)) == SQLITE_OK && with_list)
         rc = thr_space_list(&db->shm, page_count, 0, &free_pages);
     if (rc == SQLITE_OK)
@@ -206,18 +227,25 @@ int thr_checkpoint_resize(struct thr_db *db)
     struct thr_stock_header header;
     struct thr_pages free_pages = {0};
     uint64_t seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);
-    uint32_t page_count = (uint32_t)(atomic_load_explicit(&head->extent[seq & 1], memory_order_relaxed) >> 32);
+    uint32_t page_count = (uint32_t)(atomic_load_explicit(&head->extent[seq % THR_EXTENTS], memory_order_relaxed) >>
+                                     32);
+    bool sync = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;
     int rc;
 
     thr_mutex_lock(&head->checkpoint_lock, UINT64_MAX);
+    if (sync && (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)
+        goto done;
     if ((rc = write_all(db, page_count)) != SQLITE_OK ||
         (rc = thr_base_truncate(&db->base, (int64_t)page_count * db->heap.page_size)) != SQLITE_OK ||
         (rc = thr_stock_header_read(&db->base, &header)) != SQLITE_OK)
+        goto done;
+    if (sync && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK)
         goto done;
     map_clear(&db->shm, THR_PAGE_MAX); /* also what the rewrite cut off */
     if ((rc = thr_db_start_heap(db, header.page_size)) != SQLITE_OK)
         goto done;
     db->checkpoint_page = 0;
+    unpin(db);
     atomic_store_explicit(&head->page_size, header.page_size, memory_order_relaxed);
     atomic_store_explicit(&db->usable_size, header.usable_size, memory_order_relaxed);
     atomic_store_explicit(&head->format, header.auto_vacuum ? 1 : 2, memory_order_relaxed);
@@ -226,9 +254,9 @@ int thr_checkpoint_resize(struct thr_db *db)
     thr_shm_reserve_pages(&db->shm, header.page_count);
     thr_space_reset(&db->shm, &free_pages, header.page_count);
     thr_space_base_free(&db->shm, &free_pages, header.page_count);
-    atomic_store_explicit(&head->extent[seq & 1], (uint64_t)header.page_count << 32 | free_pages.count,
+    atomic_store_explicit(&head->extent[seq % THR_EXTENTS], (uint64_t)header.page_count << 32 | free_pages.count,
                           memory_order_release);
-    if ((rc = thr_log_restart(&db->log)) != SQLITE_OK)
+    if ((rc = thr_log_restart(&db->log, sync)) != SQLITE_OK)
         goto done;
     atomic_store_explicit(&head->horizon, seq, memory_order_release);
 done:

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../log/group.h"
+#include "../log/horizon.h"
 #include "../log/log.h"
 #include "../os/os.h"
 #include "../os/point.h"
@@ -20,6 +21,8 @@ struct file_list {
     char *foreign; /* where to put the name of a file that is not ours */
     size_t foreign_bytes;
     bool found_foreign;
+    bool has_horizon;
+    uint64_t first; /* segment that recovery begins with */
 };
 
 static bool parse_segment_name(const char *name, uint64_t *number_out)
@@ -32,13 +35,19 @@ static bool parse_segment_name(const char *name, uint64_t *number_out)
     return *end == '\0';
 }
 
+static bool ours(const char *name)
+{
+    return strcmp(name, "heap") == 0 || strcmp(name, "shm") == 0 || strcmp(name, "horizon") == 0 ||
+           strncmp(name, "scratch-", 8) == 0;
+}
+
 static int note_file(void *ctx, const char *name)
 {
     struct file_list *list = ctx;
     uint64_t number;
 
     if (!parse_segment_name(name, &number)) {
-        if (strcmp(name, "heap") != 0 && strcmp(name, "shm") != 0 && strncmp(name, "scratch-", 8) != 0) {
+        if (!ours(name)) {
             list->found_foreign = true;
             if (list->foreign != NULL)
                 snprintf(list->foreign, list->foreign_bytes, "%s", name);
@@ -71,7 +80,23 @@ static int list_files(const char *directory, struct file_list *list)
 
     if (list->count > 1)
         qsort(list->numbers, list->count, sizeof *list->numbers, ascending);
+    if (rc == SQLITE_OK)
+        rc = thr_horizon_read(directory, &list->has_horizon, &list->first);
     return rc;
+}
+
+/* Segments before the horizon are of no account any more, whatever a power cut has left of them. If the first one that is
+ * needed is not there, nothing was ever synced, or everything is in the base file and the rest was being removed. */
+static bool needed(const struct file_list *list, size_t i)
+{
+    if (!list->has_horizon)
+        return true;
+    if (list->numbers[i] < list->first)
+        return false;
+    for (size_t k = 0; k < i; k++)
+        if (list->numbers[k] == list->first)
+            return true;
+    return list->numbers[i] == list->first;
 }
 
 /* A segment of the log that is being recovered. */
@@ -137,6 +162,8 @@ int thr_recover_inspect(const char *directory, char *name_out, size_t name_bytes
     if (rc == SQLITE_OK && list.found_foreign)
         rc = SQLITE_CANTOPEN;
     for (size_t i = 0; i < list.count && rc == SQLITE_OK; i++) {
+        if (!needed(&list, i))
+            continue;
         if ((rc = piece_open(directory, list.numbers[i], &piece)) == SQLITE_OK) {
             whole = whole || piece.at != NULL;
             if (piece.damaged && !whole) {
@@ -166,12 +193,14 @@ static int each_record(const char *directory, const struct file_list *list,
     int rc = SQLITE_OK;
 
     for (size_t i = 0; i < list->count && rc == SQLITE_OK; i++) {
+        if (!needed(list, i))
+            continue;
         if (number != 0 && list->numbers[i] != number + 1)
             break;
         if ((rc = piece_open(directory, list->numbers[i], &piece)) != SQLITE_OK)
             break;
         if (piece.at == NULL) {
-            if (number != 0)
+            if (number != 0 || list->has_horizon)
                 break; /* made, and not begun yet */
             continue;  /* recycled, and not used again yet */
         }
@@ -541,8 +570,7 @@ static int remove_other(void *ctx, const char *name)
     struct removal *removal = ctx;
     uint64_t number;
 
-    if (parse_segment_name(name, &number) ||
-        (strcmp(name, "heap") != 0 && strcmp(name, "shm") != 0 && strncmp(name, "scratch-", 8) != 0))
+    if (parse_segment_name(name, &number) || !ours(name))
         return 0;
     snprintf(removal->path, removal->path_bytes, "%s/%s", removal->directory, name);
     thr_os_unlink(removal->path);

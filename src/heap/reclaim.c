@@ -1,7 +1,7 @@
 /* Reclamation: which superseded frames can no snapshot see (I3)?
  *
  * A frame of sequence v that was superseded at w is the version that snapshots v .. w-1 see. Snapshots still to be
- * taken are at commit_seq or later, so at w or later. It can go, even from the middle of a chain, as soon as no
+ * taken are at visible_seq or later. So once that is at w it can go, even from the middle of a chain, as soon as no
  * snapshot in use lies in between: a reader that stays open for an hour holds back one frame of each page, however
  * often the page is written.
  *
@@ -21,6 +21,7 @@ struct in_use {
     uint32_t count;
     uint64_t floor;    /* the oldest */
     uint64_t all_from; /* every sequence from here on counts as in use */
+    uint64_t visible;  /* a snapshot that is yet to be taken is at this one or later */
 };
 
 static int by_seq(const void *a, const void *b)
@@ -48,6 +49,7 @@ static void snapshots_in_use(const struct thr_shm *shm, struct in_use *use)
 
     use->count = 0;
     use->floor = use->all_from = UINT64_MAX;
+    use->visible = atomic_load_explicit(&shm->head->visible_seq, memory_order_seq_cst);
     /* A snapshot announced after this scan is at the current sequence or later, and its reader looks at the page map
      * only after it has announced it: seq_cst on both sides (pairs with thr_snapshot_take()). */
     for (uint32_t i = 0; i < high; i++)
@@ -75,7 +77,7 @@ static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
 {
     uint32_t low = 0, high = use->count;
 
-    if (to > use->all_from)
+    if (to > use->all_from || to > use->visible)
         return true;
     while (low < high) {
         uint32_t middle = (low + high) / 2;

@@ -10,8 +10,11 @@
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
+#include "horizon.h"
 
 _Static_assert(sizeof(struct thr_segment_head) == 80, "a file format");
+
+enum { SECTOR = 512 };
 
 char *thr_log_path(const char *directory, uint64_t number)
 {
@@ -96,6 +99,7 @@ static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, stru
     if ((rc = thr_os_map_at(segment->fd, 0, bytes, true, true, &at)) != SQLITE_OK)
         goto err_unlink;
     segment->at = at;
+    atomic_store_explicit(&log->dir_dirty, 1, memory_order_relaxed);
     thr_os_free(path);
     *out = segment;
     return SQLITE_OK;
@@ -161,7 +165,7 @@ static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint
 {
     struct thr_head *shared = log->shm->head;
     uint64_t seq = atomic_load_explicit(&shared->commit_seq, memory_order_relaxed);
-    uint64_t extent = atomic_load_explicit(&shared->extent[seq & 1], memory_order_relaxed);
+    uint64_t extent = atomic_load_explicit(&shared->extent[seq % THR_EXTENTS], memory_order_relaxed);
     struct thr_segment_head head = {.version = 1};
     struct thr_page_run *to = (struct thr_page_run *)(void *)(segment->at + sizeof head);
 
@@ -205,7 +209,8 @@ int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directo
 {
     struct thr_segment *segment = NULL;
     uint64_t seq = atomic_load_explicit(&shm->head->commit_seq, memory_order_relaxed);
-    uint32_t page_count = (uint32_t)(atomic_load_explicit(&shm->head->extent[seq & 1], memory_order_relaxed) >> 32);
+    uint32_t page_count =
+        (uint32_t)(atomic_load_explicit(&shm->head->extent[seq % THR_EXTENTS], memory_order_relaxed) >> 32);
     uint32_t runs;
     size_t bytes = THR_SEGMENT_MIN;
     int rc;
@@ -219,12 +224,21 @@ int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directo
     runs = free_runs(shm, page_count, NULL);
     while (bytes < 2 * records_offset(runs))
         bytes *= 2;
-    if ((rc = segment_make(log, number, bytes, &segment)) != SQLITE_OK) {
+    if ((rc = thr_horizon_write(directory, mode, number, false)) == SQLITE_OK)
+        rc = segment_make(log, number, bytes, &segment);
+    if (rc == SQLITE_OK) {
+        segment_begin(log, segment, seq + 1, runs);
+        /* A header of one sector is there after a power cut, or not. Half of a larger one could not be told from one that
+         * has rotted. */
+        if (records_offset(runs) > SECTOR)
+            rc = thr_os_sync(segment->fd);
+    }
+    if (rc != SQLITE_OK) {
+        segment_free(segment);
         thr_os_free(log->directory);
-        log->directory = NULL;
+        memset(log, 0, sizeof *log);
         return rc;
     }
-    segment_begin(log, segment, seq + 1, runs);
     atomic_store_explicit(&log->next_bytes, bytes < THR_SEGMENT_MAX ? bytes * 2 : bytes, memory_order_relaxed);
     return SQLITE_OK;
 }
@@ -254,6 +268,7 @@ static void current_is_full(struct thr_log *log, uint64_t last_seq)
     segment->last_seq = last_seq;
     segment->record_bytes = atomic_load_explicit(&log->shm->head->log_tail, memory_order_relaxed) - records_at;
     segment->next = NULL;
+    segment->synced = false;
     if (log->full_last != NULL)
         log->full_last->next = segment;
     else
@@ -266,7 +281,7 @@ static void current_is_full(struct thr_log *log, uint64_t last_seq)
 static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq)
 {
     struct thr_head *shared = log->shm->head;
-    uint64_t extent = atomic_load_explicit(&shared->extent[(seq - 1) & 1], memory_order_relaxed);
+    uint64_t extent = atomic_load_explicit(&shared->extent[(seq - 1) % THR_EXTENTS], memory_order_relaxed);
     uint32_t runs = free_runs(log->shm, (uint32_t)(extent >> 32), NULL);
     size_t need = records_offset(runs) + record_bytes + sizeof(struct thr_record_head);
     size_t bytes = atomic_load_explicit(&log->next_bytes, memory_order_relaxed);
@@ -289,17 +304,13 @@ static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq
             segment = NULL;
         } else {
             segment->number = log->current->number + 1;
+            atomic_store_explicit(&log->dir_dirty, 1, memory_order_relaxed);
         }
     }
     while (bytes < need)
         bytes *= 2;
     if (segment == NULL && (rc = segment_make(log, log->current->number + 1, bytes, &segment)) != SQLITE_OK)
         return rc;
-    if (atomic_load_explicit(&log->must_sync, memory_order_relaxed) != 0 &&
-        (rc = thr_os_sync(log->current->fd)) != SQLITE_OK) {
-        segment_delete(log, segment);
-        return rc;
-    }
     current_is_full(log, seq - 1);
     segment_begin(log, segment, seq, runs);
     return SQLITE_OK;
@@ -364,19 +375,17 @@ void thr_log_prepare(struct thr_log *log)
     atomic_store_explicit(&log->making_spare, 0, memory_order_release);
 }
 
-int thr_log_sync(struct thr_log *log)
+uint64_t thr_log_first_needed(struct thr_log *log, uint64_t horizon)
 {
-    struct thr_segment *segment;
-    int rc;
+    const struct thr_segment *segment;
+    uint64_t number;
 
-    atomic_store_explicit(&log->must_sync, 1, memory_order_relaxed);
     thr_mutex_lock(&log->shm->head->commit_lock, UINT64_MAX);
-    segment = log->current;
-    atomic_fetch_add_explicit(&segment->syncs, 1, memory_order_relaxed);
+    for (segment = log->full; segment != NULL && segment->last_seq <= horizon; segment = segment->next)
+        ;
+    number = segment == NULL ? log->current->number : segment->number;
     thr_mutex_unlock(&log->shm->head->commit_lock);
-    rc = thr_os_sync(segment->fd);
-    atomic_fetch_sub_explicit(&segment->syncs, 1, memory_order_release); /* pairs with thr_log_retire() */
-    return rc;
+    return number;
 }
 
 /* Take the oldest full segment off the list if everything in it is at or before `horizon`. */
@@ -409,11 +418,11 @@ void thr_log_retire(struct thr_log *log, uint64_t horizon)
     }
 }
 
-int thr_log_restart(struct thr_log *log)
+int thr_log_restart(struct thr_log *log, bool sync)
 {
     struct thr_segment *segment, *next, *fresh = NULL;
     uint64_t seq = atomic_load_explicit(&log->shm->head->commit_seq, memory_order_relaxed);
-    uint64_t extent = atomic_load_explicit(&log->shm->head->extent[seq & 1], memory_order_relaxed);
+    uint64_t extent = atomic_load_explicit(&log->shm->head->extent[seq % THR_EXTENTS], memory_order_relaxed);
     uint32_t runs = free_runs(log->shm, (uint32_t)(extent >> 32), NULL);
     size_t bytes = THR_SEGMENT_MIN;
     int rc;
@@ -423,12 +432,15 @@ int thr_log_restart(struct thr_log *log)
     if ((rc = segment_make(log, log->current->number + 1, bytes, &fresh)) != SQLITE_OK)
         return rc;
     current_is_full(log, seq);
+    segment_begin(log, fresh, seq + 1, runs);
+    if ((sync && ((rc = thr_os_sync(fresh->fd)) != SQLITE_OK || (rc = thr_os_sync_dir(log->directory)) != SQLITE_OK)) ||
+        (rc = thr_horizon_write(log->directory, log->mode, fresh->number, sync)) != SQLITE_OK)
+        return rc;
     for (segment = log->full; segment != NULL; segment = next) { /* oldest first */
         next = segment->next;
         segment_delete(log, segment);
     }
     log->full = log->full_last = NULL;
     atomic_store_explicit(&log->live_bytes, 0, memory_order_relaxed);
-    segment_begin(log, fresh, seq + 1, runs);
     return SQLITE_OK;
 }

@@ -58,6 +58,7 @@ struct thr_segment {
     uint64_t record_bytes; /* of the full ones */
     uint64_t salt;
     _Atomic uint32_t syncs; /* going on; taken under commit_lock. The segment stays until they are done */
+    bool synced;            /* of the full ones: by the leader of a sync */
     int fd;
     uint8_t *at;
     size_t bytes;
@@ -67,7 +68,8 @@ struct thr_segment {
 /* One process's hold on the log.
  *   current, full       committer     commit_lock (`full` also: checkpoint_lock to take from its head)
  *   spare[], making_spare anyone       atomic exchange
- *   must_sync           thr_log_sync  atomic; from the first sync on, a full segment is synced before the next begins */
+ *   failed              syncer        atomic; a sync failed: nothing written since can be trusted
+ *   dir_dirty           maker, syncer atomic; names in the directory that a power cut may take back */
 struct thr_log {
     struct thr_shm *shm;
     char *directory; /* owned */
@@ -76,7 +78,8 @@ struct thr_log {
     struct thr_segment *full, *full_last; /* oldest first, not yet checkpointed */
     _Atomic(struct thr_segment *) spare[THR_SPARES];
     _Atomic uint32_t making_spare;
-    _Atomic uint32_t must_sync;
+    _Atomic uint32_t failed;
+    _Atomic uint32_t dir_dirty;
     _Atomic uint64_t next_bytes; /* size of the next segment to make */
     _Atomic uint64_t live_bytes; /* written and not yet checkpointed */
 };
@@ -98,13 +101,29 @@ void thr_log_take_back(struct thr_log *log, size_t bytes);
 /* Make a segment ahead of time if the current one is half full. No lock may be held. Errors are not reported: the
  * append that needs the segment tries again. */
 void thr_log_prepare(struct thr_log *log);
-/* Make everything appended so far safe from a power cut. Blocks. No lock may be held. */
-int thr_log_sync(struct thr_log *log);
+/* --- sync.c --- */
+/* Let new snapshots see what is as durable as it was asked for. commit_lock. */
+void thr_log_show(struct thr_log *log);
+/* Make everything up to commit `seq` safe from a power cut: one thread syncs for all that wait. Blocks. No lock may be
+ * held but the checkpoint's. SQLITE_OK, SQLITE_IOERR_FSYNC: final, the log cannot be trusted any more. */
+int thr_log_sync(struct thr_log *log, uint64_t seq);
+/* The same while holding commit_lock, for a commit that spans databases: all of them have to be safe before one counts. */
+int thr_log_sync_held(struct thr_log *log);
+/* Wait until new snapshots see commit `seq`, or the log has failed. */
+void thr_log_wait_visible(struct thr_log *log, uint64_t seq);
+bool thr_log_failed(const struct thr_log *log);
+/* A sync of the log, or of the file `path`, has failed. */
+void thr_log_fail(struct thr_log *log, const char *path);
+
+/* --- log.c --- */
 /* Everything up to `horizon` is in the base file: recycle or delete the segments that end before it, oldest first (a
  * later recovery must always see the log to its end). checkpoint_lock. */
 void thr_log_retire(struct thr_log *log, uint64_t horizon);
-/* Replace all segments by a new empty one; everything is in the base file. The caller is alone. */
-int thr_log_restart(struct thr_log *log);
+/* The first segment that is still needed when everything up to `horizon` is in the base file. */
+uint64_t thr_log_first_needed(struct thr_log *log, uint64_t horizon);
+/* Replace all segments by a new empty one; everything is in the base file. `sync`: that must survive a power cut. The
+ * caller is alone. */
+int thr_log_restart(struct thr_log *log, bool sync);
 
 /* Path of segment `number`; the caller frees it with thr_os_free(). NULL: no memory. */
 char *thr_log_path(const char *directory, uint64_t number);

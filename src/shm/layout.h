@@ -24,6 +24,7 @@
 #define THR_GATES 64u         /* queues for conflicts, by page number */
 #define THR_UNLINK_LOCKS 256u /* by page number */
 #define THR_FILTER_WORDS 1024u
+#define THR_EXTENTS 1024u /* commits that may wait to be durable, and a few */
 
 #define THR_DIRECTORY_OFFSET (128u * 1024)
 #define THR_SLOTS_OFFSET (640u * 1024)
@@ -69,8 +70,14 @@ enum thr_counter {
 /* Head of the index. Fields that committers write share no line with those that readers poll.
  *   field          writer                      guard
  *   page_size      first writer of a new file  alone_slot; fixed afterwards but for a rewrite by VACUUM
- *   commit_seq     committer                   commit_lock; read with acquire (pairs with the publication's release)
- *   extent         committer                   commit_lock; [seq & 1]: page count << 32 | free pages, as of that seq
+ *   commit_seq     committer                   commit_lock; newest commit: logged, its frames linked
+ *   visible_seq    committer, log's syncer     commit_lock; newest commit that new snapshots see: all up to it are as
+ *                                              durable as their synchronous level asks
+ *   full_seq       committer                   commit_lock; newest commit at synchronous=FULL
+ *   durable_seq    log's syncer                sync_leader; commits up to this one are safe from a power cut
+ *   sync_leader    log's syncer                atomic: 1 while somebody syncs the log
+ *   sync_round     log's syncer                atomic: counts syncs, and changes of visible_seq by them
+ *   extent         committer                   commit_lock; [seq % THR_EXTENTS]: page count << 32 | free pages as of seq
  *   log_segment    committer                   commit_lock; number of the segment that is appended to
  *   log_tail       committer                   commit_lock; where the next record goes in it
  *   horizon        checkpointer                checkpoint_lock; everything up to this sequence is in the base file
@@ -98,9 +105,13 @@ struct thr_head {
     uint32_t change_base;       /* the file's change counter less the first sequence */
 
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t commit_seq;
-    _Atomic uint64_t extent[2];
+    _Atomic uint64_t visible_seq;
     _Atomic uint64_t log_segment;
     _Atomic uint64_t log_tail;
+    _Atomic uint64_t full_seq;
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t durable_seq;
+    _Atomic uint32_t sync_leader;
+    _Atomic uint32_t sync_round;
 
     _Alignas(THR_CACHE_LINE) struct thr_mutex commit_lock;
     _Alignas(THR_CACHE_LINE) struct thr_mutex turn_lock;
@@ -124,6 +135,7 @@ struct thr_head {
     struct thr_mutex gate[THR_GATES];
     _Alignas(THR_CACHE_LINE) _Atomic uint8_t unlink_lock[THR_UNLINK_LOCKS];
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t filter[THR_FILTER_WORDS];
+    _Alignas(THR_CACHE_LINE) _Atomic uint64_t extent[THR_EXTENTS];
 };
 
 /* What is known of 32,768 pages.

@@ -16,19 +16,19 @@ static struct thr_head *head_of(const struct thr_conn *conn)
 }
 
 /* Reclamation may run at any moment, so the choice is announced before it is believed (I1): if the sequence moved in
- * between, the newer one is announced. `extent` has room for two commits; since the sequence stood still, the one that
- * belongs to it was not overwritten while we read it. */
+ * between, the newer one is announced. Since it stood still, its extent was not overwritten while we
+ * read that: commits wait before they run THR_EXTENTS ahead. */
 uint64_t thr_snapshot_take(struct thr_conn *conn, uint64_t *extent_out)
 {
     struct thr_head *head = head_of(conn);
     uint64_t seq, extent;
 
     do {
-        seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);     /* pairs with publish() */
+        seq = atomic_load_explicit(&head->visible_seq, memory_order_acquire);    /* pairs with thr_log_show() */
         atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst); /* pairs with reclamation */
         THR_POINT("announced");
-        extent = atomic_load_explicit(&head->extent[seq & 1], memory_order_acquire);
-    } while (seq != atomic_load_explicit(&head->commit_seq, memory_order_seq_cst));
+        extent = atomic_load_explicit(&head->extent[seq % THR_EXTENTS], memory_order_acquire);
+    } while (seq != atomic_load_explicit(&head->visible_seq, memory_order_seq_cst));
     if (extent_out != NULL)
         *extent_out = extent;
     return seq;
@@ -121,16 +121,22 @@ static int settle_end(struct thr_conn *conn, uint64_t extent, bool *short_out)
 {
     struct thr_db *db = conn->db;
     uint32_t end = thr_stripe_end(&conn->stripe, conn->page_count), page_count = 0;
-    int rc;
+    int rc = SQLITE_OK;
 
-    rc = thr_space_settle_end(&db->shm, end, atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed),
-                              conn->kind == THR_KIND_IMMEDIATE, &page_count);
+    thr_mutex_lock(&head_of(conn)->commit_lock, UINT64_MAX); /* nobody is about to append */
+    if (!one_writer(db))
+        rc = thr_space_settle_end(&db->shm, end, atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed),
+                                  conn->kind == THR_KIND_IMMEDIATE, &page_count);
     *short_out = page_count > end && !conn->stripe.own;
     if (rc == SQLITE_OK && page_count > end && conn->stripe.own) {
         fresh_view(conn, extent);
         conn->page_count = page_count;
         thr_reads_clear(&conn->reads);
     }
+    if (conn->is_protected)
+        atomic_store_explicit(&head_of(conn)->protected_end, thr_stripe_end(&conn->stripe, conn->page_count),
+                              memory_order_seq_cst);
+    thr_mutex_unlock(&head_of(conn)->commit_lock);
     return rc;
 }
 
@@ -143,7 +149,7 @@ static bool refill_is_due(const struct thr_conn *conn)
         atomic_load_explicit(&head->page_size, memory_order_relaxed) == 0)
         return false;
     /* Where the pager's cache is dropped anyway: the list is part of what tells it so. */
-    if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->cache_seq || conn->ran_out)
+    if (atomic_load_explicit(&head->visible_seq, memory_order_acquire) != conn->cache_seq || conn->ran_out)
         return true;
     return conn->may_write && !conn->stripe.own && conn->free_count > THR_BORROW_MAX;
 }
@@ -211,6 +217,20 @@ static int pass_barrier(struct thr_conn *conn)
     }
 }
 
+/* From here on nobody changes what our cache holds; and the snapshot that is taken next has everything that was committed
+ * before. */
+static void protect_from_now_on(struct thr_conn *conn)
+{
+    struct thr_head *head = head_of(conn);
+    uint64_t seq;
+
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    thr_turn_protect(conn, UINT32_MAX);
+    seq = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
+    thr_mutex_unlock(&head->commit_lock);
+    thr_log_wait_visible(&conn->db->log, seq);
+}
+
 int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
 {
     struct thr_db *db = conn->db;
@@ -235,7 +255,7 @@ again:
     if (refill_is_due(conn) && (rc = refill(conn)) != SQLITE_OK)
         goto err;
     if (protect)
-        thr_mutex_lock(&head_of(conn)->commit_lock, UINT64_MAX);
+        protect_from_now_on(conn);
     conn->snapshot = thr_snapshot_take(conn, &extent);
     if ((rc = pass_barrier(conn)) == SQLITE_OK) {
         conn->snapshot = thr_snapshot_take(conn, &extent);
@@ -243,16 +263,9 @@ again:
         check_epoch(conn);
         if (conn->snapshot != conn->cache_seq)
             fresh_view(conn, extent);
-        if (protect)
-            thr_turn_protect(conn); /* first: from here on nobody extends the file */
-        if (conn->holds_turn && !one_writer(db))
+        if (conn->holds_turn)
             rc = settle_end(conn, extent, &is_short);
-        if (protect)
-            atomic_store_explicit(&head_of(conn)->protected_end, thr_stripe_end(&conn->stripe, conn->page_count),
-                                  memory_order_seq_cst);
     }
-    if (protect)
-        thr_mutex_unlock(&head_of(conn)->commit_lock);
     if (rc == SQLITE_OK && !is_short && conn->may_write)
         rc = borrow_space(conn, &is_short);
     if (rc == SQLITE_OK && is_short && !refilled) {
@@ -298,7 +311,7 @@ static int reserve_protected(struct thr_conn *conn)
         return rc;
     thr_mutex_lock(&head->commit_lock, UINT64_MAX);
     if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) == conn->snapshot)
-        thr_turn_protect(conn);
+        thr_turn_protect(conn, conn->page_count);
     thr_mutex_unlock(&head->commit_lock);
     if (conn->is_protected && thr_space_end(&conn->db->shm) <= conn->page_count)
         return SQLITE_OK;
@@ -318,7 +331,7 @@ int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
     bool is_short;
     int rc = SQLITE_OK;
 
-    if (conn->read_only || db->foreign || !db->base.writable)
+    if (conn->read_only || db->foreign || !db->base.writable || thr_log_failed(&db->log))
         return SQLITE_READONLY;
     if (conn->writing)
         return SQLITE_OK;

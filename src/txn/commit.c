@@ -196,7 +196,7 @@ static int log_record(struct thr_conn *conn, const struct thr_plan *plan, uint64
     struct thr_db *db = conn->db;
     struct thr_head *head = head_of(conn);
     struct thr_record_head *record = thr_record_head(&conn->record);
-    uint64_t extent = atomic_load_explicit(&head->extent[(seq - 1) & 1], memory_order_relaxed);
+    uint64_t extent = atomic_load_explicit(&head->extent[(seq - 1) % THR_EXTENTS], memory_order_relaxed);
     int rc;
 
     if ((rc = claim_space(conn, plan)) != SQLITE_OK)
@@ -223,9 +223,14 @@ static void publish_all(struct thr_conn *conn, const struct thr_plan *plan, uint
         atomic_store_explicit(&head->format, plan->format, memory_order_relaxed);
     publish(conn, seq);
     publish_space(conn, plan);
-    atomic_store_explicit(&head->extent[seq & 1], conn->new_extent, memory_order_release);
+    atomic_store_explicit(&head->extent[seq % THR_EXTENTS], conn->new_extent, memory_order_release);
     THR_POINT("linked");
-    atomic_store_explicit(&head->commit_seq, seq, memory_order_seq_cst); /* pairs with thr_snapshot_take() */
+    atomic_store_explicit(&head->commit_seq, seq, memory_order_seq_cst);
+    if (conn->sync >= THR_SYNC_FULL)
+        atomic_store_explicit(&head->full_seq, seq, memory_order_relaxed);
+    if (conn->sync > THR_SYNC_OFF)
+        atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
+    thr_log_show(&db->log);
 }
 
 /* Validate against what was committed meanwhile; wait for a protected transaction that we would spoil. Returns with
@@ -252,6 +257,15 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
         if (now != conn->snapshot && conn->must_be_next) {
             rc = lost(conn, THR_CONFLICT_READ, 0);
             break;
+        }
+        if (thr_log_failed(&conn->db->log)) {
+            rc = SQLITE_READONLY;
+            break;
+        }
+        if (now - atomic_load_explicit(&head->visible_seq, memory_order_relaxed) >= THR_EXTENTS - 2) {
+            thr_mutex_unlock(&head->commit_lock);
+            thr_log_wait_visible(&conn->db->log, now);
+            continue;
         }
         if ((slot = thr_turn_spoils(conn, plan->page_count)) == 0)
             return SQLITE_OK;
@@ -359,10 +373,14 @@ int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
     return SQLITE_OK;
 }
 
-void thr_commit_finish(struct thr_conn *conn)
+int thr_commit_finish(struct thr_conn *conn)
 {
+    struct thr_log *log = &conn->db->log;
+    uint64_t seq = conn->prepared_seq;
+    int rc = SQLITE_OK;
+
     if (!conn->prepared)
-        return;
+        return SQLITE_OK;
     conn->prepared = false;
     if (conn->group != NULL)
         thr_log_decide(&conn->db->log, conn->record.bytes);
@@ -374,7 +392,15 @@ void thr_commit_finish(struct thr_conn *conn)
     thr_count(conn->slot, THR_COUNT_LOG_BYTES, conn->record.bytes);
     conn->committed = true;
     conn->rerun = false;
-    settle(conn, conn->plan, conn->prepared_seq);
+    if (conn->sync >= THR_SYNC_FULL)
+        rc = thr_log_sync(log, seq);
+    else
+        thr_log_wait_visible(log, seq);
+    if (atomic_load_explicit(&head_of(conn)->visible_seq, memory_order_acquire) < seq)
+        rc = SQLITE_IOERR_FSYNC;
+    if (rc == SQLITE_OK)
+        settle(conn, conn->plan, seq);
+    return rc;
 }
 
 void thr_commit_abort(struct thr_conn *conn)

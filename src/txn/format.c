@@ -71,9 +71,7 @@ static int change_format(struct thr_conn *conn, uint32_t format, uint8_t *page1,
     conn->set_format = format;
     rc = thr_commit_prepare(conn, UINT64_MAX);
     conn->set_format = 0;
-    if (rc == SQLITE_OK)
-        thr_commit_finish(conn);
-    return rc;
+    return rc == SQLITE_OK ? thr_commit_finish(conn) : rc;
 }
 
 int thr_format_set(struct thr_conn *conn, uint32_t format)

@@ -108,7 +108,7 @@ static void filter_add(struct thr_head *head, uint32_t pgno)
 }
 
 /* commit_lock is held, so no page changes while we announce those that the pager may use without reading them. */
-void thr_turn_protect(struct thr_conn *conn)
+void thr_turn_protect(struct thr_conn *conn, uint32_t end)
 {
     struct thr_head *head = head_of(conn);
 
@@ -116,7 +116,7 @@ void thr_turn_protect(struct thr_conn *conn)
     for (size_t i = 0; i < conn->reads.count; i++)
         filter_add(head, conn->reads.pages[i]);
     filter_add(head, 1);
-    atomic_store_explicit(&head->protected_end, conn->page_count, memory_order_seq_cst);
+    atomic_store_explicit(&head->protected_end, end, memory_order_seq_cst);
     atomic_store_explicit(&head->protected_slot, conn->slot_index + 1, memory_order_seq_cst);
     conn->is_protected = true;
 }
@@ -132,8 +132,11 @@ void thr_turn_protect_page(struct thr_conn *conn, uint32_t pgno)
         thr_mutex_lock(&head->commit_lock, UINT64_MAX);
         thr_mutex_unlock(&head->commit_lock);
     }
-    if (atomic_load_explicit(&head->commit_seq, memory_order_seq_cst) != conn->snapshot)
-        conn->snapshot = thr_snapshot_take(conn, NULL);
+    if (atomic_load_explicit(&head->commit_seq, memory_order_seq_cst) == conn->snapshot)
+        return;
+    /* A version that is not visible yet will be: nobody adds another. */
+    thr_log_wait_visible(&conn->db->log, thr_version_newest_seq(&conn->db->heap, pgno));
+    conn->snapshot = thr_snapshot_take(conn, NULL);
 }
 
 void thr_turn_release(struct thr_conn *conn)

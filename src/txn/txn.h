@@ -37,6 +37,7 @@ struct thr_db {
     uint32_t checkpoint_page; /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
     uint64_t checkpoint_target;
+    bool checkpoint_durable; /* the cycle writes what is durable, as of its target, and syncs */
     _Atomic uint32_t checkpoint_running;
 };
 
@@ -51,6 +52,9 @@ enum thr_kind {
     THR_KIND_EXCLUSIVE,
     THR_KIND_REWRITE /* VACUUM, the target of a backup */
 };
+
+/* PRAGMA synchronous, as for stock SQLite's WAL: with NORMAL a power cut may lose the latest commits. */
+enum thr_sync { THR_SYNC_OFF, THR_SYNC_NORMAL, THR_SYNC_FULL, THR_SYNC_EXTRA };
 
 /* Why a commit failed. */
 enum thr_conflict { THR_CONFLICT_NONE, THR_CONFLICT_READ, THR_CONFLICT_WRITE, THR_CONFLICT_SCHEMA, THR_CONFLICT_SPACE };
@@ -84,7 +88,8 @@ struct thr_conn {
     struct thr_plan *plan;
     uint8_t *group; /* of a commit that spans databases (group.h); NULL otherwise */
     size_t group_bytes;
-    bool must_be_next; /* another statement of the connection is reading: nobody may come in between */
+    bool must_be_next;  /* another statement of the connection is reading: nobody may come in between */
+    enum thr_sync sync; /* PRAGMA synchronous */
     bool change_counter_written;
     bool keeps_lock;      /* locking_mode=EXCLUSIVE: alone, and from one transaction to the next */
     bool counter_done;    /* a commit has counted up; until the lock goes down the pager does not count again */
@@ -151,7 +156,8 @@ void thr_txn_renew(struct thr_conn *conn);
 /* --- turn.c: who must not lose, who must be alone, who queues --- */
 int thr_turn_acquire(struct thr_conn *conn);
 int thr_turn_be_alone(struct thr_conn *conn);
-void thr_turn_protect(struct thr_conn *conn);
+/* `end`: nobody else may grow the file beyond it. commit_lock. */
+void thr_turn_protect(struct thr_conn *conn, uint32_t end);
 void thr_turn_protect_page(struct thr_conn *conn, uint32_t pgno);
 void thr_turn_release(struct thr_conn *conn);
 /* Become a counted writer, unless someone else is alone. */
@@ -195,8 +201,9 @@ int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno);
  * nothing has happened: SQLITE_BUSY_SNAPSHOT (conn->conflict says why; also when commit_lock could not be had within
  * `patience_ns`), SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM, SQLITE_CORRUPT. */
 int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns);
-/* Second half: publish. Cannot fail. */
-void thr_commit_finish(struct thr_conn *conn);
+/* Second half: publish, and at synchronous=FULL wait until it is durable. SQLITE_OK, or SQLITE_IOERR_FSYNC: then nobody
+ * will see it, and the database cannot be written any more. */
+int thr_commit_finish(struct thr_conn *conn);
 /* Or take everything back. */
 void thr_commit_abort(struct thr_conn *conn);
 

@@ -41,6 +41,7 @@ int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *
         thr_db_release(file->open_db);
         return rc;
     }
+    file->conn->sync = thr_pragma_default_sync();
     file->conn->keep_waiting = keep_waiting;
     file->conn->keep_waiting_ctx = file;
     file->forks = thr_fork_count();
@@ -117,14 +118,11 @@ static int main_sync(sqlite3_file *sqlite_file, int flags)
     struct thr_db *db = file->conn->db;
 
     (void)flags;
-    if (file->conn->prepared) { /* the other databases of the commit come first */
-        file->sync_due = true;
+    /* Nothing to do: the commit has done what `synchronous` asks for. Unless it does not know better, see sync_level(). */
+    if (!file->conn->committed || file->conn->sync != THR_SYNC_OFF)
         return SQLITE_OK;
-    }
-    if (!file->conn->committed)
-        return SQLITE_OK; /* what is not committed need not last */
     atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
-    return thr_log_sync(&db->log);
+    return thr_log_sync(&db->log, file->conn->snapshot);
 }
 
 static int main_file_size(sqlite3_file *sqlite_file, sqlite3_int64 *size_out)
@@ -266,8 +264,7 @@ static int commit_resized(struct thr_main_file *file)
         thr_log(SQLITE_BUSY, "throng: the page size of %s cannot change while it is being read", conn->db->path);
         return SQLITE_BUSY_SNAPSHOT;
     }
-    if ((rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK) {
-        thr_commit_finish(conn);
+    if ((rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK && (rc = thr_commit_finish(conn)) == SQLITE_OK) {
         thr_txn_discard(conn); /* the heap that its frames lie in goes */
         if ((rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
             atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
@@ -314,7 +311,9 @@ static int commit(struct thr_main_file *file)
             return rc;
         rc = thr_commit_prepare(conn, alone ? UINT64_MAX : SECOND_LOCK_NS);
         if (rc == SQLITE_OK && alone)
-            thr_commit_finish(conn);
+            rc = thr_commit_finish(conn);
+        else if (rc == SQLITE_OK)
+            rc = thr_group_make_safe(file, writers);
     }
     if (rc == SQLITE_BUSY_SNAPSHOT)
         rc = conflict(file);
@@ -325,19 +324,14 @@ static int commit(struct thr_main_file *file)
 
 static int commit_phase_two(struct thr_main_file *file)
 {
-    bool sync_due = file->sync_due && file->conn->prepared;
+    int rc = thr_commit_finish(file->conn);
 
-    thr_commit_finish(file->conn);
-    file->sync_due = false;
     if (file->conn->keeps_lock) { /* there will be no better moment */
         if (file->conn->kind == THR_KIND_REWRITE)
             thr_txn_renew(file->conn);
         thr_checkpoint_step(file->conn);
     }
-    if (!sync_due)
-        return SQLITE_OK;
-    atomic_store_explicit(&file->conn->db->sync_wanted, 1, memory_order_relaxed);
-    return thr_log_sync(&file->conn->db->log);
+    return rc;
 }
 
 static int main_control(sqlite3_file *sqlite_file, int op, void *arg)

@@ -104,6 +104,26 @@ int thr_group_set(struct thr_main_file *file, uint32_t writers)
     return SQLITE_OK;
 }
 
+int thr_group_make_safe(struct thr_main_file *file, uint32_t writers)
+{
+    struct thr_main_file *other;
+    bool end = false, full = false;
+    uint32_t prepared = 0;
+    int rc = SQLITE_OK;
+
+    for (int i = 0; !end; i++) {
+        if ((other = writer_at(*file->db, i, &end)) != NULL && other->conn->prepared) {
+            full = full || other->conn->sync >= THR_SYNC_FULL;
+            prepared++;
+        }
+    }
+    end = !full || prepared < writers;
+    for (int i = 0; !end && rc == SQLITE_OK; i++)
+        if ((other = writer_at(*file->db, i, &end)) != NULL && other->conn->prepared)
+            rc = thr_log_sync_held(&other->conn->db->log);
+    return rc;
+}
+
 void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name)
 {
     sqlite3 *db = file->db == NULL ? NULL : *file->db;

@@ -269,6 +269,8 @@ static int load(struct thr_open_db *open_db)
     db->foreign = header.foreign;
     head->owner_pid = thr_os_pid();
     atomic_store(&head->commit_seq, THR_FIRST_SEQ);
+    atomic_store(&head->visible_seq, THR_FIRST_SEQ);
+    atomic_store(&head->durable_seq, THR_FIRST_SEQ);
     atomic_store(&head->horizon, THR_FIRST_SEQ);
     head->change_base = header.change_counter - THR_FIRST_SEQ;
     if (header.empty || header.foreign) {
@@ -294,7 +296,7 @@ static int load(struct thr_open_db *open_db)
         rc = SQLITE_OK;
     }
     atomic_store(&head->format, format);
-    atomic_store(&head->extent[THR_FIRST_SEQ & 1], (uint64_t)header.page_count << 32 | free_pages.count);
+    atomic_store(&head->extent[THR_FIRST_SEQ % THR_EXTENTS], (uint64_t)header.page_count << 32 | free_pages.count);
 done:
     thr_os_free(free_pages.at);
     return rc;

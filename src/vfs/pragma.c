@@ -1,6 +1,7 @@
 /* PRAGMAs: ours, and those of SQLite that mean something else here.
  *
  * SPDX-License-Identifier: MIT */
+#include <stdlib.h>
 #include <string.h>
 
 #include "vfs.h"
@@ -25,6 +26,47 @@ static int pragma_locking_mode(struct thr_main_file *file, char **args)
         file->exclusive = true;
     else if (args[2] != NULL && sqlite3_stricmp(args[2], "normal") == 0)
         file->exclusive = false;
+    return SQLITE_NOTFOUND;
+}
+
+/* As SQLite's own getSafetyLevel() understands it. */
+static enum thr_sync sync_of(const char *text)
+{
+    static const struct {
+        const char *name;
+        enum thr_sync sync;
+    } NAMES[] = {
+        {"off", THR_SYNC_OFF},    {"no", THR_SYNC_OFF},      {"false", THR_SYNC_OFF}, {"on", THR_SYNC_NORMAL},
+        {"yes", THR_SYNC_NORMAL}, {"true", THR_SYNC_NORMAL}, {"full", THR_SYNC_FULL}, {"extra", THR_SYNC_EXTRA},
+    };
+
+    if (text[0] >= '0' && text[0] <= '9') {
+        int level = atoi(text) & 7;
+
+        return level >= 7 ? THR_SYNC_OFF : level >= 3 ? THR_SYNC_EXTRA : (enum thr_sync)level;
+    }
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++)
+        if (sqlite3_stricmp(text, NAMES[i].name) == 0)
+            return NAMES[i].sync;
+    return THR_SYNC_NORMAL;
+}
+
+enum thr_sync thr_pragma_default_sync(void)
+{
+    static const char OPTION[] = "DEFAULT_SYNCHRONOUS=";
+    const char *option;
+
+    for (int i = 0; (option = sqlite3_compileoption_get(i)) != NULL; i++)
+        if (strncmp(option, OPTION, sizeof OPTION - 1) == 0)
+            return sync_of(option + sizeof OPTION - 1);
+    return THR_SYNC_FULL;
+}
+
+static int pragma_synchronous(struct thr_main_file *file, char **args)
+{
+    /* Inside a transaction SQLite refuses to change it. */
+    if (args[2] != NULL && (file->db == NULL || sqlite3_get_autocommit(*file->db)))
+        file->conn->sync = sync_of(args[2]);
     return SQLITE_NOTFOUND;
 }
 
@@ -93,13 +135,10 @@ int thr_pragma(struct thr_main_file *file, char **args)
         const char *name;
         int (*fn)(struct thr_main_file *file, char **args);
     } PRAGMAS[] = {
-        {"journal_mode", pragma_journal_mode},
-        {"locking_mode", pragma_locking_mode},
-        {"freelist_format", pragma_freelist_format},
-        {"throng_stats", pragma_stats},
-        {"integrity_check", pragma_check},
-        {"quick_check", pragma_check},
-        {"freelist_count", pragma_count},
+        {"journal_mode", pragma_journal_mode}, {"locking_mode", pragma_locking_mode},
+        {"synchronous", pragma_synchronous},   {"freelist_format", pragma_freelist_format},
+        {"throng_stats", pragma_stats},        {"integrity_check", pragma_check},
+        {"quick_check", pragma_check},         {"freelist_count", pragma_count},
         {"page_count", pragma_count},
     };
 

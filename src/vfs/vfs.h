@@ -39,7 +39,6 @@ struct thr_main_file {
     bool checkpoint_due;
     bool exclusive;    /* PRAGMA locking_mode=EXCLUSIVE */
     bool rolling_back; /* the pager reads its journal from the end: it is about to play it back */
-    bool sync_due;     /* a prepared commit is to be synced once it took place */
     struct thr_journal journal;
     struct thr_main_file *next_of_db; /* other Throng files of the same connection */
 };
@@ -73,6 +72,9 @@ uint32_t thr_fork_count(void);
 uint32_t thr_group_writers(const struct thr_main_file *file);
 /* Prepare conn->group for a commit of that many databases. SQLITE_OK, SQLITE_NOMEM. */
 int thr_group_set(struct thr_main_file *file, uint32_t writers);
+/* `file` has prepared. If it is the last of the `writers`, nothing can fail from here on but this: if one of them asks for
+ * it, make the records of all safe from a power cut. SQLITE_OK, SQLITE_IOERR_FSYNC. */
+int thr_group_make_safe(struct thr_main_file *file, uint32_t writers);
 /* The commit failed. SQLite leaves its super-journal to whoever rolls back a journal that names it; ours do not. */
 void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name);
 
@@ -89,6 +91,7 @@ int thr_journal_open(const char *name, sqlite3_file *file);
 void thr_journal_free(struct thr_journal *journal);
 
 /* pragma.c */
+enum thr_sync thr_pragma_default_sync(void);
 int thr_pragma(struct thr_main_file *file, char **args);
 
 /* stats.c: the table-valued function throng_stats */

@@ -25,6 +25,7 @@ static struct thr_heap heap;
 static uint32_t slots[SLOTS];
 static struct thr_frames owners[OWNERS];
 static uint64_t now_seq; /* of the last commit */
+static bool hold_back;   /* commits are not visible yet */
 
 static uint32_t below(uint32_t n)
 {
@@ -72,6 +73,7 @@ static int open_heap(void **state)
     memset(owners, 0, sizeof owners);
     heap.fd = -1;
     now_seq = 1;
+    hold_back = false;
     if (thr_shm_create(&shm, in_dir("shm"), 0600) != SQLITE_OK || thr_shm_reserve_pages(&shm, PAGES) != SQLITE_OK ||
         thr_heap_create(&heap, &shm, in_dir("heap"), 0600, PAGE_SIZE) != SQLITE_OK)
         return -1;
@@ -122,6 +124,8 @@ static uint32_t publish(struct thr_frames *own, uint32_t pgno, bool is_free)
         atomic_store(&thr_heap_frame(&heap, older)->superseded, now_seq);
         thr_frame_retire(&heap, own, older);
     }
+    if (!hold_back)
+        atomic_store(&shm.head->visible_seq, now_seq);
     return index;
 }
 
@@ -373,6 +377,29 @@ static void very_many_snapshots_are_respected(void **state)
     assert_int_equal(chain_length(1), 1);
 }
 
+/* Property: what is committed and not yet visible takes no version away from snapshots that are still to be taken. */
+static void versions_stay_until_the_next_is_visible(void **state)
+{
+    (void)state;
+    memset(written_count, 0, sizeof written_count);
+    for (int i = 0; i < 20; i++) {
+        now_seq++;
+        hold_back = i >= 5;
+        (void)publish(&owners[0], 1, false);
+        written[1][written_count[1]++] = now_seq;
+        reclaim_all();
+    }
+    assert_int_equal(chain_length(1), 16);
+    for (uint64_t seq = now_seq - 15; seq <= now_seq; seq++) {
+        atomic_store(&shm.head->visible_seq, seq);
+        reclaim_all();
+        assert_int_equal(chain_length(1), now_seq - seq + 1);
+        set_snapshot(0, seq);
+        assert_snapshot(seq);
+        set_snapshot(0, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +407,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_long_snapshot_costs_a_frame_a_page, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(frames_are_taken_once, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(a_full_heap_says_so, open_heap, close_heap),
+        cmocka_unit_test_setup_teardown(versions_stay_until_the_next_is_visible, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(very_many_snapshots_are_respected, open_heap, close_heap),
     };
 

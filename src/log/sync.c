@@ -1,0 +1,162 @@
+/* Group commit: what has to be durable before it is visible, and one fdatasync for all who wait.
+ *
+ * A commit at synchronous=FULL is logged and linked under commit_lock as any other, but no snapshot sees it, or any later
+ * commit, before a sync of the log has covered it. Whoever needs a sync and finds none going on leads one, for everything
+ * that was logged by then; the others wait for it, and one of them leads the next. (Group commit: DeWitt et al.,
+ * "Implementation Techniques for Main Memory Database Systems", 1984.) No lock is held during the sync.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <sqlite3.h>
+
+#include "../os/os.h"
+#include "../os/point.h"
+#include "log.h"
+
+enum { BATCH = 32 };
+static const uint64_t LOOK_AGAIN_NS = 20000000;
+
+bool thr_log_failed(const struct thr_log *log)
+{
+    return atomic_load_explicit(&log->failed, memory_order_acquire) != 0;
+}
+
+void thr_log_fail(struct thr_log *log, const char *path)
+{
+    if (atomic_exchange_explicit(&log->failed, 1, memory_order_acq_rel) == 0)
+        thr_log(
+            SQLITE_IOERR_FSYNC,
+            "throng: cannot sync %s: what was committed since may be lost in a power cut. The database is read-only "
+            "until all its connections are closed and it is opened again",
+            path);
+}
+
+void thr_log_show(struct thr_log *log)
+{
+    struct thr_head *head = log->shm->head;
+    uint64_t durable = atomic_load_explicit(&head->durable_seq, memory_order_acquire);
+    uint64_t seq = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
+
+    if (durable < atomic_load_explicit(&head->full_seq, memory_order_relaxed))
+        seq = durable;
+    if (seq > atomic_load_explicit(&head->visible_seq, memory_order_relaxed))
+        atomic_store_explicit(&head->visible_seq, seq, memory_order_seq_cst); /* pairs with thr_snapshot_take() */
+}
+
+/* The segments that hold unsynced records, oldest first, kept from retirement; the last one is the current one unless
+ * there are too many. commit_lock. */
+static int unsynced(struct thr_log *log, struct thr_segment **to)
+{
+    int count = 0;
+
+    for (struct thr_segment *segment = log->full; segment != NULL && count < BATCH - 1; segment = segment->next)
+        if (!segment->synced)
+            to[count++] = segment;
+    if (count < BATCH - 1)
+        to[count++] = log->current;
+    for (int i = 0; i < count; i++)
+        atomic_fetch_add_explicit(&to[i]->syncs, 1, memory_order_relaxed);
+    return count;
+}
+
+static int sync_segments(struct thr_log *log, struct thr_segment **segments, int count)
+{
+    int rc = SQLITE_OK;
+
+    /* The names first: a record counts only if its segment can be found. */
+    if (atomic_exchange_explicit(&log->dir_dirty, 0, memory_order_acq_rel) != 0)
+        rc = thr_os_sync_dir(log->directory);
+    for (int i = 0; i < count && rc == SQLITE_OK; i++)
+        rc = thr_os_sync(segments[i]->fd);
+    if (rc != SQLITE_OK)
+        thr_log_fail(log, log->directory);
+    return rc == SQLITE_OK ? SQLITE_OK : SQLITE_IOERR_FSYNC;
+}
+
+/* commit_lock. `current`: what was the current segment when the sync began; records may have come to it since. */
+static void release(struct thr_segment **segments, int count, bool synced, const struct thr_segment *current)
+{
+    for (int i = 0; i < count; i++) {
+        if (synced && segments[i] != current)
+            segments[i]->synced = true;
+        atomic_fetch_sub_explicit(&segments[i]->syncs, 1, memory_order_release); /* pairs with thr_log_retire() */
+    }
+}
+
+/* One sync for everything that is logged now. Only the leader. */
+static void lead(struct thr_log *log)
+{
+    struct thr_head *head = log->shm->head;
+    struct thr_segment *segments[BATCH], *current;
+    uint64_t seq;
+    int count, rc;
+
+    THR_POINT("sync-lead");
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    current = log->current;
+    count = unsynced(log, segments);
+    seq = segments[count - 1] == current ? atomic_load_explicit(&head->commit_seq, memory_order_relaxed)
+                                         : segments[count - 1]->last_seq;
+    thr_mutex_unlock(&head->commit_lock);
+    rc = sync_segments(log, segments, count);
+    THR_POINT("synced");
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    release(segments, count, rc == SQLITE_OK, current);
+    if (rc == SQLITE_OK) {
+        atomic_store_explicit(&head->durable_seq, seq, memory_order_release);
+        thr_log_show(log);
+    }
+    thr_mutex_unlock(&head->commit_lock);
+}
+
+int thr_log_sync(struct thr_log *log, uint64_t seq)
+{
+    struct thr_head *head = log->shm->head;
+    uint32_t round, none;
+
+    for (;;) {
+        round = atomic_load_explicit(&head->sync_round, memory_order_acquire);
+        if (atomic_load_explicit(&head->durable_seq, memory_order_acquire) >= seq)
+            return SQLITE_OK;
+        if (thr_log_failed(log))
+            return SQLITE_IOERR_FSYNC;
+        none = 0;
+        if (!atomic_compare_exchange_strong_explicit(&head->sync_leader, &none, 1, memory_order_acquire,
+                                                     memory_order_relaxed)) {
+            thr_os_futex_wait(&head->sync_round, round, LOOK_AGAIN_NS);
+            continue;
+        }
+        if (atomic_load_explicit(&head->durable_seq, memory_order_acquire) < seq)
+            lead(log);
+        atomic_store_explicit(&head->sync_leader, 0, memory_order_release);
+        atomic_fetch_add_explicit(&head->sync_round, 1, memory_order_release);
+        thr_os_futex_wake(&head->sync_round, INT32_MAX);
+    }
+}
+
+int thr_log_sync_held(struct thr_log *log)
+{
+    struct thr_segment *segments[BATCH];
+    int count, rc;
+    bool all;
+
+    do {
+        count = unsynced(log, segments);
+        all = segments[count - 1] == log->current;
+        rc = sync_segments(log, segments, count);
+        release(segments, count, rc == SQLITE_OK, log->current);
+    } while (rc == SQLITE_OK && !all);
+    return rc;
+}
+
+void thr_log_wait_visible(struct thr_log *log, uint64_t seq)
+{
+    struct thr_head *head = log->shm->head;
+    uint32_t round;
+
+    for (;;) {
+        round = atomic_load_explicit(&head->sync_round, memory_order_acquire);
+        if (atomic_load_explicit(&head->visible_seq, memory_order_seq_cst) >= seq || thr_log_failed(log))
+            return;
+        thr_os_futex_wait(&head->sync_round, round, LOOK_AGAIN_NS);
+    }
+}
