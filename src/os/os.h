@@ -87,6 +87,9 @@ int thr_os_map(int fd, size_t bytes, bool writable, void **at_out);
  * is a hint (for stores it needs Linux 5.14), and makes a writable mapping's pages dirty. */
 int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool populate, void **at_out);
 void thr_os_unmap(void *at, size_t bytes);
+/* Put zeros that can be read in the place of a mapping, which lets go of its file. For a child after fork(): safe
+ * there, and says nothing. */
+void thr_os_map_zeros(void *at, size_t bytes);
 int thr_os_map_anonymous(size_t bytes, void **at_out); /* zeroed, private, reserved lazily; codes as thr_os_map */
 
 int thr_os_unlink(const char *path); /* SQLITE_OK also if there is none; SQLITE_IOERR_DELETE */

@@ -50,6 +50,13 @@ void thr_os_unmap(void *at, size_t bytes)
         thr_log(SQLITE_IOERR_MMAP, "munmap of %zu bytes failed: errno %d", bytes, errno);
 }
 
+void thr_os_map_zeros(void *at, size_t bytes)
+{
+    if (at != NULL &&
+        mmap(at, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        (void)munmap(at, bytes);
+}
+
 int thr_os_map_anonymous(size_t bytes, void **at_out)
 {
     return map(bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, thr_os_fault_path(THR_OS_MAP, NULL),

@@ -20,6 +20,19 @@ static struct thr_main_file *main_of(sqlite3_file *file)
     return (struct thr_main_file *)(void *)file;
 }
 
+/* A child after fork() shares its parent's mappings, and by them slots, locks and frames: it must not touch anything
+ * of a database that its parent opened. */
+static bool is_inherited(const struct thr_main_file *file)
+{
+    return file->forks != thr_fork_count();
+}
+
+static int refuse_inherited(const struct thr_main_file *file, int code)
+{
+    thr_log(code, "throng: %s was opened before fork(): open it again in the child", file->conn->db->path);
+    return code;
+}
+
 static bool keep_waiting(void *ctx, int count)
 {
     struct thr_main_file *file = ctx;
@@ -55,7 +68,7 @@ static int main_close(sqlite3_file *sqlite_file)
     struct thr_main_file *file = main_of(sqlite_file);
 
     thr_journal_free(&file->journal);
-    if (file->forks == thr_fork_count()) { /* a child must not end what its parent began */
+    if (!is_inherited(file)) { /* a child must not end what its parent began */
         thr_conn_close(file->conn);
         thr_db_release(file->open_db);
     }
@@ -81,6 +94,8 @@ static int main_read(sqlite3_file *sqlite_file, void *to, int bytes, sqlite3_int
     bool is_short = false;
     int rc;
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_READ);
     if (file->lock == SQLITE_LOCK_NONE)
         rc = read_unlocked(file, to, bytes, offset, &is_short);
     else
@@ -94,6 +109,8 @@ static int main_write(sqlite3_file *sqlite_file, const void *from, int bytes, sq
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_WRITE);
     if (!file->conn->writing)
         return SQLITE_IOERR_WRITE;
     return thr_page_write(file->conn, from, (size_t)bytes, offset);
@@ -104,6 +121,8 @@ static int main_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
     struct thr_main_file *file = main_of(sqlite_file);
     uint32_t page_size = thr_conn_page_size(file->conn);
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_TRUNCATE);
     if (!file->conn->writing)
         return SQLITE_IOERR_TRUNCATE;
     if (page_size != 0)
@@ -117,6 +136,8 @@ static int main_sync(sqlite3_file *sqlite_file, int flags)
     struct thr_db *db = file->conn->db;
 
     (void)flags;
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_FSYNC);
     if (file->conn->prepared) { /* the other databases of the commit come first */
         file->sync_due = true;
         return SQLITE_OK;
@@ -196,13 +217,10 @@ static int main_lock(sqlite3_file *sqlite_file, int level)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_LOCK);
     if (file->lock >= level)
         return SQLITE_OK;
-    if (file->forks != thr_fork_count()) {
-        thr_log(SQLITE_IOERR_LOCK, "throng: %s was opened before fork(): open it again in the child",
-                file->conn->db->path);
-        return SQLITE_IOERR_LOCK;
-    }
     switch (level) {
     case SQLITE_LOCK_SHARED:
         return lock_shared(file);
@@ -218,7 +236,7 @@ static int main_unlock(sqlite3_file *sqlite_file, int level)
     struct thr_main_file *file = main_of(sqlite_file);
 
     file->conn->counter_done = false; /* as the pager does */
-    if (file->lock <= level || file->forks != thr_fork_count()) {
+    if (file->lock <= level || is_inherited(file)) {
         file->lock = file->lock < level ? file->lock : level;
         return SQLITE_OK;
     }
@@ -344,6 +362,9 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    if (is_inherited(file) &&
+        (op == SQLITE_FCNTL_SYNC || op == SQLITE_FCNTL_COMMIT_PHASETWO || op == SQLITE_FCNTL_PRAGMA))
+        return refuse_inherited(file, SQLITE_IOERR);
     switch (op) {
     case SQLITE_FCNTL_SYNC: {
         int rc = commit(file);
@@ -418,6 +439,8 @@ static int main_fetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, int bytes
     int rc;
 
     *out = NULL;
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_MMAP);
     if (file->conn->map_limit <= 0 || file->lock == SQLITE_LOCK_NONE || page_size == 0 || bytes != (int)page_size ||
         offset % page_size != 0)
         return SQLITE_OK;
