@@ -54,6 +54,7 @@ int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *
         thr_db_release(file->open_db);
         return rc;
     }
+    file->name = name;
     file->conn->keep_waiting = keep_waiting;
     file->conn->keep_waiting_ctx = file;
     file->forks = thr_fork_count();
@@ -358,6 +359,17 @@ static int commit_phase_two(struct thr_main_file *file)
     return thr_log_sync(&file->conn->db->log);
 }
 
+/* Is the database no longer what its name stands for? Then the pager writes no more: after a crash nobody would find
+ * the log, which stands beside the name. */
+static bool has_moved(const struct thr_main_file *file)
+{
+    struct thr_stat stat;
+    sqlite3_int64 id[2];
+
+    thr_db_identity(file->open_db, id);
+    return thr_os_stat(file->name, &stat) != SQLITE_OK || (uint64_t)id[0] != stat.dev || (uint64_t)id[1] != stat.ino;
+}
+
 static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
 {
     struct thr_main_file *file = main_of(sqlite_file);
@@ -399,7 +411,7 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         *(int *)arg = file->lock;
         return SQLITE_OK;
     case SQLITE_FCNTL_HAS_MOVED:
-        *(int *)arg = 0;
+        *(int *)arg = has_moved(file);
         return SQLITE_OK;
     case SQLITE_FCNTL_SIZE_HINT:
     case SQLITE_FCNTL_CHUNK_SIZE:

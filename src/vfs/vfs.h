@@ -28,6 +28,7 @@ struct thr_journal {
 /* A database file as SQLite holds it. */
 struct thr_main_file {
     sqlite3_file base;
+    const char *name; /* as it was opened; SQLite's, valid until it is closed */
     struct thr_open_db *open_db;
     struct thr_conn *conn;
     sqlite3 **db; /* SQLITE_FCNTL_PDB */
