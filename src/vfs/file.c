@@ -14,6 +14,7 @@
 
 enum { RERUNS_MAX = 20 };
 static const uint64_t SECOND_LOCK_NS = 50000000;
+static const uint64_t IN_PLACE_NS = 10000000;
 
 static struct thr_main_file *main_of(sqlite3_file *file)
 {
@@ -360,14 +361,21 @@ static int commit_phase_two(struct thr_main_file *file)
 }
 
 /* Is the database no longer what its name stands for? Then the pager writes no more: after a crash nobody would find
- * the log, which stands beside the name. */
-static bool has_moved(const struct thr_main_file *file)
+ * the log, which stands beside the name. The pager asks in every write transaction: it gets an answer that may be 10 ms
+ * old, as looking each time cost a tenth of the shortest transactions. Whoever else asks gets the present one. */
+static bool has_moved(struct thr_main_file *file)
 {
+    uint64_t now = thr_os_now_ns();
     struct thr_stat stat;
     sqlite3_int64 id[2];
+    bool moved;
 
+    if (file->lock >= SQLITE_LOCK_RESERVED && now - file->in_place_ns < IN_PLACE_NS)
+        return false;
     thr_db_identity(file->open_db, id);
-    return thr_os_stat(file->name, &stat) != SQLITE_OK || (uint64_t)id[0] != stat.dev || (uint64_t)id[1] != stat.ino;
+    moved = thr_os_stat(file->name, &stat) != SQLITE_OK || (uint64_t)id[0] != stat.dev || (uint64_t)id[1] != stat.ino;
+    file->in_place_ns = moved ? 0 : now;
+    return moved;
 }
 
 static int main_control(sqlite3_file *sqlite_file, int op, void *arg)

@@ -35,8 +35,9 @@ struct thr_main_file {
     int (*busy_handler)(void *);
     void *busy_arg;
     int lock;
-    uint32_t forks;  /* of the process when it was opened */
-    uint32_t reruns; /* of the statement at hand, without success */
+    uint32_t forks;       /* of the process when it was opened */
+    uint64_t in_place_ns; /* when the file was last seen under its name */
+    uint32_t reruns;      /* of the statement at hand, without success */
     bool checkpoint_due;
     bool exclusive;    /* PRAGMA locking_mode=EXCLUSIVE */
     bool rolling_back; /* the pager reads its journal from the end: it is about to play it back */
