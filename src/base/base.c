@@ -7,7 +7,7 @@
 #include "../os/os.h"
 
 enum { MAP_OPEN, MAP_HELD, MAP_DONE }; /* map_lock: nobody mapped it yet; somebody does, or forks; it was tried */
-static const size_t ROOM_TO_GROW = (size_t)1 << 36;
+static const size_t ROOM_TO_GROW = (size_t)1 << 36, ROOM_LEAST = (size_t)1 << 24;
 
 int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset)
 {
@@ -34,11 +34,8 @@ static uint8_t *map_now(struct thr_base *base)
                                                  memory_order_relaxed))
         return NULL; /* somebody is mapping it, or it could not be mapped: read instead */
     base->map_bytes = (size_t)atomic_load_explicit(&base->bytes, memory_order_acquire) + ROOM_TO_GROW;
-    while (thr_os_map(base->fd, base->map_bytes, false, &at) != SQLITE_OK) {
-        base->map_bytes /= 4;
-        if (base->map_bytes < (size_t)1 << 24)
-            break;
-    }
+    if (thr_os_map_some(base->fd, &base->map_bytes, ROOM_LEAST, 4, false, &at) != SQLITE_OK)
+        at = NULL;
     atomic_store_explicit(&base->at, (uint8_t *)at, memory_order_release);  /* pairs with thr_base_fetch() */
     atomic_store_explicit(&base->map_lock, MAP_DONE, memory_order_release); /* pairs with thr_base_before_fork() */
     return at;

@@ -44,6 +44,21 @@ int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool popu
     return rc;
 }
 
+int thr_os_map_some(int fd, size_t *bytes, size_t least, unsigned divisor, bool writable, void **at_out)
+{
+    const size_t wanted = *bytes;
+    int rc;
+
+    while ((rc = thr_os_map(fd, *bytes, writable, at_out)) == SQLITE_NOMEM && *bytes > least)
+        *bytes = *bytes / 4 > least ? *bytes / 4 : least;
+    if (rc != SQLITE_OK || *bytes == wanted || *bytes == least)
+        return rc;
+    thr_os_unmap(*at_out, *bytes); /* leave the rest to others */
+    *bytes = *bytes / divisor > least ? *bytes / divisor : least;
+    *bytes = (*bytes + 4095) & ~(size_t)4095;
+    return thr_os_map(fd, *bytes, writable, at_out);
+}
+
 void thr_os_unmap(void *at, size_t bytes)
 {
     if (at != NULL && munmap(at, bytes) != 0)
