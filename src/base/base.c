@@ -6,7 +6,8 @@
 
 #include "../os/os.h"
 
-static const size_t ROOM_TO_GROW = (size_t)1 << 36;
+enum { MAP_OPEN, MAP_HELD, MAP_DONE }; /* map_lock: nobody mapped it yet; somebody does, or forks; it was tried */
+static const size_t ROOM_TO_GROW = (size_t)1 << 36, ROOM_LEAST = (size_t)1 << 24;
 
 int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset)
 {
@@ -26,19 +27,44 @@ int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset)
 
 static uint8_t *map_now(struct thr_base *base)
 {
-    uint32_t no = 0;
+    uint32_t open = MAP_OPEN;
     void *at = NULL;
 
-    if (!atomic_compare_exchange_strong_explicit(&base->map_lock, &no, 1, memory_order_acquire, memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&base->map_lock, &open, MAP_HELD, memory_order_acquire,
+                                                 memory_order_relaxed))
         return NULL; /* somebody is mapping it, or it could not be mapped: read instead */
     base->map_bytes = (size_t)atomic_load_explicit(&base->bytes, memory_order_acquire) + ROOM_TO_GROW;
-    while (thr_os_map(base->fd, base->map_bytes, false, &at) != SQLITE_OK) {
-        base->map_bytes /= 4;
-        if (base->map_bytes < (size_t)1 << 24)
-            return NULL;
-    }
-    atomic_store_explicit(&base->at, (uint8_t *)at, memory_order_release); /* pairs with thr_base_fetch() */
+    if (thr_os_map_some(base->fd, &base->map_bytes, ROOM_LEAST, 4, false, &at) != SQLITE_OK)
+        at = NULL;
+    atomic_store_explicit(&base->at, (uint8_t *)at, memory_order_release);  /* pairs with thr_base_fetch() */
+    atomic_store_explicit(&base->map_lock, MAP_DONE, memory_order_release); /* pairs with thr_base_before_fork() */
     return at;
+}
+
+void thr_base_before_fork(struct thr_base *base)
+{
+    uint32_t state = MAP_OPEN;
+
+    while (!atomic_compare_exchange_strong_explicit(&base->map_lock, &state, MAP_HELD, memory_order_acquire,
+                                                    memory_order_acquire)) {
+        if (state == MAP_DONE)
+            return;
+        state = MAP_OPEN;
+        thr_os_yield();
+    }
+}
+
+void thr_base_after_fork(struct thr_base *base)
+{
+    if (atomic_load_explicit(&base->map_lock, memory_order_relaxed) == MAP_HELD) /* by thr_base_before_fork() */
+        atomic_store_explicit(&base->map_lock, MAP_OPEN, memory_order_release);  /* pairs with map_now() */
+}
+
+void thr_base_abandon(struct thr_base *base)
+{
+    thr_os_map_zeros(atomic_load_explicit(&base->at, memory_order_relaxed), base->map_bytes);
+    thr_os_close(base->fd);
+    base->fd = -1;
 }
 
 const uint8_t *thr_base_fetch(struct thr_base *base, size_t bytes, int64_t offset)

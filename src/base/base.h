@@ -12,7 +12,8 @@
 
 /*   field    writer                 guard
  *   bytes    checkpointer           atomic: size of the file
- *   at       first who fetches      map_lock, then atomic: the mapping lives until the file is closed */
+ *   at       first who fetches      map_lock, then atomic: the mapping lives until the file is closed
+ *   map_lock                        enum in base.c */
 struct thr_base {
     int fd;
     bool writable;
@@ -28,6 +29,12 @@ int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset)
 const uint8_t *thr_base_fetch(struct thr_base *base, size_t bytes, int64_t offset);
 int thr_base_write(struct thr_base *base, const void *from, size_t bytes, int64_t offset);
 int thr_base_truncate(struct thr_base *base, int64_t bytes);
+/* Around fork(): no other thread maps the file in between. */
+void thr_base_before_fork(struct thr_base *base);
+void thr_base_after_fork(struct thr_base *base);
+/* In the child: let go of the file, whose locks live as long as anybody has it open or mapped. Pages that somebody
+ * still points to read as zeros. Async-signal-safe. */
+void thr_base_abandon(struct thr_base *base);
 void thr_base_close(struct thr_base *base); /* the descriptor stays open: it belongs to the caller */
 
 #endif

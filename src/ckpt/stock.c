@@ -110,11 +110,11 @@ int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_co
 
     if (rc != SQLITE_OK)
         return rc;
-    while (with_list && free_pages->count > 0) {
-        if (free_pages->at[free_pages->count - 1] == page_count) {
+    while (with_list) {
+        if (free_pages->count > 0 && free_pages->at[free_pages->count - 1] == page_count) {
             page_count--;
             free_pages->count--;
-        } else if (page_count == thr_lock_page(page_size)) {
+        } else if (page_count == thr_lock_page(page_size)) { /* a file of SQLite never ends with it */
             page_count--;
         } else {
             break;

@@ -8,7 +8,7 @@
 #include "../os/os.h"
 #include "../os/point.h"
 
-enum { BATCH = 16, GROUP_BYTES_WANTED = 1 << 20 };
+enum { BATCH = 16, GROUP_BYTES_WANTED = 1 << 20, HEAP_MAP_LEAST = 1 << 26 };
 
 #ifdef __has_feature
 #if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
@@ -43,9 +43,7 @@ int thr_heap_create(struct thr_heap *heap, struct thr_shm *shm, const char *path
         return rc;
     if ((rc = thr_os_truncate(heap->fd, 0)) != SQLITE_OK)
         goto err_close;
-    while ((rc = thr_os_map(heap->fd, heap->map_bytes, true, &at)) == SQLITE_NOMEM && heap->map_bytes > 1u << 28)
-        heap->map_bytes /= 4; /* a limit on address space (ulimit -v): take what there is */
-    if (rc != SQLITE_OK)
+    if ((rc = thr_os_map_some(heap->fd, &heap->map_bytes, HEAP_MAP_LEAST, 2, true, &at)) != SQLITE_OK)
         goto err_close;
     frames = (uint64_t)(heap->map_bytes / heap->group_bytes) << heap->group_shift;
     if (frames < heap->frame_limit)

@@ -83,10 +83,16 @@ int thr_os_sync_dir(const char *directory);
 /* Map `bytes` of the file shared, from offset 0; `bytes` may go far past the end of the file (touch only what is
  * allocated). *at_out owns the mapping. SQLITE_OK, SQLITE_NOMEM, SQLITE_IOERR_MMAP. */
 int thr_os_map(int fd, size_t bytes, bool writable, void **at_out);
+/* The same for a mapping that is to have room to grow: where address space is limited (ulimit -v), only about
+ * 1/`divisor` of what there is, but at least `least` bytes. *bytes is what was wanted, and then what is mapped. */
+int thr_os_map_some(int fd, size_t *bytes, size_t least, unsigned divisor, bool writable, void **at_out);
 /* The same from an offset (page-aligned), optionally touching every page now so that no fault comes later. Populating
  * is a hint (for stores it needs Linux 5.14), and makes a writable mapping's pages dirty. */
 int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool populate, void **at_out);
 void thr_os_unmap(void *at, size_t bytes);
+/* Put zeros that can be read in the place of a mapping, which lets go of its file. For a child after fork(): safe
+ * there, and says nothing. */
+void thr_os_map_zeros(void *at, size_t bytes);
 int thr_os_map_anonymous(size_t bytes, void **at_out); /* zeroed, private, reserved lazily; codes as thr_os_map */
 
 int thr_os_unlink(const char *path); /* SQLITE_OK also if there is none; SQLITE_IOERR_DELETE */

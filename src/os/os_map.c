@@ -44,10 +44,32 @@ int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool popu
     return rc;
 }
 
+int thr_os_map_some(int fd, size_t *bytes, size_t least, unsigned divisor, bool writable, void **at_out)
+{
+    const size_t wanted = *bytes;
+    int rc;
+
+    while ((rc = thr_os_map(fd, *bytes, writable, at_out)) == SQLITE_NOMEM && *bytes > least)
+        *bytes = *bytes / 4 > least ? *bytes / 4 : least;
+    if (rc != SQLITE_OK || *bytes == wanted || *bytes == least)
+        return rc;
+    thr_os_unmap(*at_out, *bytes); /* leave the rest to others */
+    *bytes = *bytes / divisor > least ? *bytes / divisor : least;
+    *bytes = (*bytes + 4095) & ~(size_t)4095;
+    return thr_os_map(fd, *bytes, writable, at_out);
+}
+
 void thr_os_unmap(void *at, size_t bytes)
 {
     if (at != NULL && munmap(at, bytes) != 0)
         thr_log(SQLITE_IOERR_MMAP, "munmap of %zu bytes failed: errno %d", bytes, errno);
+}
+
+void thr_os_map_zeros(void *at, size_t bytes)
+{
+    if (at != NULL &&
+        mmap(at, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        (void)munmap(at, bytes);
 }
 
 int thr_os_map_anonymous(size_t bytes, void **at_out)

@@ -8,6 +8,7 @@
 #include "../os/os.h"
 
 #define SHM_MAP_BYTES (THR_CHUNKS_OFFSET + (size_t)THR_CHUNK_MAX * sizeof(struct thr_chunk))
+#define SHM_MAP_LEAST (THR_CHUNKS_OFFSET + (size_t)64 * sizeof(struct thr_chunk)) /* 2 million pages */
 
 static int reserve(struct thr_shm *shm, size_t offset, size_t bytes)
 {
@@ -31,7 +32,7 @@ int thr_shm_create(struct thr_shm *shm, const char *path, uint32_t mode)
             return rc;
         if ((rc = reserve(shm, 0, THR_DIRECTORY_OFFSET + 4096)) != SQLITE_OK)
             goto err_close;
-        if ((rc = thr_os_map(shm->fd, shm->map_bytes, true, &at)) != SQLITE_OK)
+        if ((rc = thr_os_map_some(shm->fd, &shm->map_bytes, SHM_MAP_LEAST, 16, true, &at)) != SQLITE_OK)
             goto err_close;
     }
     shm->at = at;
@@ -63,6 +64,8 @@ static int chunk_add(struct thr_shm *shm, uint32_t index)
     uint32_t number = index + 1; /* the file is sparse, so every chunk has a place of its own */
     int rc;
 
+    if (THR_CHUNKS_OFFSET + (size_t)number * sizeof(struct thr_chunk) > shm->map_bytes)
+        return SQLITE_NOMEM; /* address space was limited when the database was opened */
     rc = reserve(shm, THR_DIRECTORY_OFFSET + index * sizeof(uint32_t), sizeof(uint32_t));
     if (rc == SQLITE_OK)
         rc = reserve(shm, THR_CHUNKS_OFFSET + index * sizeof(struct thr_chunk), sizeof(struct thr_chunk));

@@ -14,10 +14,24 @@
 
 enum { RERUNS_MAX = 20 };
 static const uint64_t SECOND_LOCK_NS = 50000000;
+static const uint64_t IN_PLACE_NS = 10000000;
 
 static struct thr_main_file *main_of(sqlite3_file *file)
 {
     return (struct thr_main_file *)(void *)file;
+}
+
+/* A child after fork() shares its parent's mappings, and by them slots, locks and frames: it must not touch anything
+ * of a database that its parent opened. */
+static bool is_inherited(const struct thr_main_file *file)
+{
+    return file->forks != thr_fork_count();
+}
+
+static int refuse_inherited(const struct thr_main_file *file, int code)
+{
+    thr_log(code, "throng: %s was opened before fork(): open it again in the child", file->conn->db->path);
+    return code;
 }
 
 static bool keep_waiting(void *ctx, int count)
@@ -42,6 +56,7 @@ int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *
         return rc;
     }
     file->conn->sync = thr_pragma_default_sync();
+    file->name = name;
     file->conn->keep_waiting = keep_waiting;
     file->conn->keep_waiting_ctx = file;
     file->forks = thr_fork_count();
@@ -56,7 +71,7 @@ static int main_close(sqlite3_file *sqlite_file)
     struct thr_main_file *file = main_of(sqlite_file);
 
     thr_journal_free(&file->journal);
-    if (file->forks == thr_fork_count()) { /* a child must not end what its parent began */
+    if (!is_inherited(file)) { /* a child must not end what its parent began */
         thr_conn_close(file->conn);
         thr_db_release(file->open_db);
     }
@@ -82,6 +97,8 @@ static int main_read(sqlite3_file *sqlite_file, void *to, int bytes, sqlite3_int
     bool is_short = false;
     int rc;
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_READ);
     if (file->lock == SQLITE_LOCK_NONE)
         rc = read_unlocked(file, to, bytes, offset, &is_short);
     else
@@ -95,6 +112,8 @@ static int main_write(sqlite3_file *sqlite_file, const void *from, int bytes, sq
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_WRITE);
     if (!file->conn->writing)
         return SQLITE_IOERR_WRITE;
     return thr_page_write(file->conn, from, (size_t)bytes, offset);
@@ -105,6 +124,8 @@ static int main_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
     struct thr_main_file *file = main_of(sqlite_file);
     uint32_t page_size = thr_conn_page_size(file->conn);
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_TRUNCATE);
     if (!file->conn->writing)
         return SQLITE_IOERR_TRUNCATE;
     if (page_size != 0)
@@ -118,7 +139,9 @@ static int main_sync(sqlite3_file *sqlite_file, int flags)
     struct thr_db *db = file->conn->db;
 
     (void)flags;
-    /* Nothing to do: the commit has done what `synchronous` asks for. Unless it does not know better, see sync_level(). */
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_FSYNC);
+    /* Nothing to do: the commit has done what PRAGMA synchronous asked for; unless we do not know better. */
     if (!file->conn->committed || file->conn->sync != THR_SYNC_OFF)
         return SQLITE_OK;
     atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
@@ -194,13 +217,10 @@ static int main_lock(sqlite3_file *sqlite_file, int level)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_LOCK);
     if (file->lock >= level)
         return SQLITE_OK;
-    if (file->forks != thr_fork_count()) {
-        thr_log(SQLITE_IOERR_LOCK, "throng: %s was opened before fork(): open it again in the child",
-                file->conn->db->path);
-        return SQLITE_IOERR_LOCK;
-    }
     switch (level) {
     case SQLITE_LOCK_SHARED:
         return lock_shared(file);
@@ -216,7 +236,7 @@ static int main_unlock(sqlite3_file *sqlite_file, int level)
     struct thr_main_file *file = main_of(sqlite_file);
 
     file->conn->counter_done = false; /* as the pager does */
-    if (file->lock <= level || file->forks != thr_fork_count()) {
+    if (file->lock <= level || is_inherited(file)) {
         file->lock = file->lock < level ? file->lock : level;
         return SQLITE_OK;
     }
@@ -334,10 +354,31 @@ static int commit_phase_two(struct thr_main_file *file)
     return rc;
 }
 
+/* Is the database no longer what its name stands for? Then the pager writes no more: after a crash nobody would find
+ * the log, which stands beside the name. The pager asks in every write transaction: it gets an answer that may be 10 ms
+ * old, as looking each time cost a tenth of the shortest transactions. Whoever else asks gets the present one. */
+static bool has_moved(struct thr_main_file *file)
+{
+    uint64_t now = thr_os_now_ns();
+    struct thr_stat stat;
+    sqlite3_int64 id[2];
+    bool moved;
+
+    if (file->lock >= SQLITE_LOCK_RESERVED && now - file->in_place_ns < IN_PLACE_NS)
+        return false;
+    thr_db_identity(file->open_db, id);
+    moved = thr_os_stat(file->name, &stat) != SQLITE_OK || (uint64_t)id[0] != stat.dev || (uint64_t)id[1] != stat.ino;
+    file->in_place_ns = moved ? 0 : now;
+    return moved;
+}
+
 static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    if (is_inherited(file) &&
+        (op == SQLITE_FCNTL_SYNC || op == SQLITE_FCNTL_COMMIT_PHASETWO || op == SQLITE_FCNTL_PRAGMA))
+        return refuse_inherited(file, SQLITE_IOERR);
     switch (op) {
     case SQLITE_FCNTL_SYNC: {
         int rc = commit(file);
@@ -372,7 +413,7 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         *(int *)arg = file->lock;
         return SQLITE_OK;
     case SQLITE_FCNTL_HAS_MOVED:
-        *(int *)arg = 0;
+        *(int *)arg = has_moved(file);
         return SQLITE_OK;
     case SQLITE_FCNTL_SIZE_HINT:
     case SQLITE_FCNTL_CHUNK_SIZE:
@@ -412,6 +453,8 @@ static int main_fetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, int bytes
     int rc;
 
     *out = NULL;
+    if (is_inherited(file))
+        return refuse_inherited(file, SQLITE_IOERR_MMAP);
     if (file->conn->map_limit <= 0 || file->lock == SQLITE_LOCK_NONE || page_size == 0 || bytes != (int)page_size ||
         offset % page_size != 0)
         return SQLITE_OK;

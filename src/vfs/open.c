@@ -43,10 +43,18 @@ static struct spare_fd *spare_fds;
 static _Atomic uint32_t forks;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-/* Everything open belongs to the parent. The child forgets it; its memory is not given back, as it may be in use. */
+/* Everything open belongs to the parent. The child forgets it; its memory is not given back, as it may be in use. But
+ * the lock on a database is shared with the child: it must not keep it when the parent has died. */
 static void after_fork_in_child(void)
 {
     atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed);
+    for (struct thr_open_db *at = open_dbs; at != NULL; at = at->next) {
+        thr_base_after_fork(&at->db.base);
+        thr_base_abandon(&at->db.base);
+        at->fd = -1;
+    }
+    for (struct spare_fd *at = spare_fds; at != NULL; at = at->next)
+        thr_os_close(at->fd); /* the parent's POSIX locks stay: they were never the child's */
     open_dbs = NULL;
     spare_fds = NULL;
     pthread_mutex_init(&open_lock, NULL);
@@ -55,10 +63,14 @@ static void after_fork_in_child(void)
 static void before_fork(void)
 {
     pthread_mutex_lock(&open_lock);
+    for (struct thr_open_db *at = open_dbs; at != NULL; at = at->next)
+        thr_base_before_fork(&at->db.base);
 }
 
 static void after_fork_in_parent(void)
 {
+    for (struct thr_open_db *at = open_dbs; at != NULL; at = at->next)
+        thr_base_after_fork(&at->db.base);
     pthread_mutex_unlock(&open_lock);
 }
 

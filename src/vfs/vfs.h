@@ -28,14 +28,16 @@ struct thr_journal {
 /* A database file as SQLite holds it. */
 struct thr_main_file {
     sqlite3_file base;
+    const char *name; /* as it was opened; SQLite's, valid until it is closed */
     struct thr_open_db *open_db;
     struct thr_conn *conn;
     sqlite3 **db; /* SQLITE_FCNTL_PDB */
     int (*busy_handler)(void *);
     void *busy_arg;
     int lock;
-    uint32_t forks;  /* of the process when it was opened */
-    uint32_t reruns; /* of the statement at hand, without success */
+    uint32_t forks;       /* of the process when it was opened */
+    uint64_t in_place_ns; /* when the file was last seen under its name */
+    uint32_t reruns;      /* of the statement at hand, without success */
     bool checkpoint_due;
     bool exclusive;    /* PRAGMA locking_mode=EXCLUSIVE */
     bool rolling_back; /* the pager reads its journal from the end: it is about to play it back */

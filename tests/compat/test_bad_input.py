@@ -300,7 +300,7 @@ class Limits(Bad):
             import resource
             used = len(os.listdir("/proc/self/fd"))
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            failed = 0
+            failed = done = 0
             for room in range(0, 14):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (used + room, hard))
                 opened = []
@@ -308,18 +308,121 @@ class Limits(Bad):
                     for _ in range(20):
                         opened.append(throng(sys.argv[1]))
                         opened[-1].execute("INSERT INTO t(b) VALUES(zeroblob(5000))")
+                        done += 1
                 except sqlite3.Error as error:
+                    assert error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN, error.sqlite_errorname
                     failed += 1
                 for connection in opened:
                     connection.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            assert failed > 0
+            assert failed > 0 and done > 0
             one = throng(sys.argv[1])
             assert value(one, "PRAGMA integrity_check") == "ok"
+            assert value(one, "SELECT count(*) FROM t") == 300 + done
             one.execute("INSERT INTO t(b) VALUES(zeroblob(5000))")
             one.close()
         """, self.path)
         self.at_rest()
+
+    WRITE_UNDER_A_LIMIT = """
+        import resource
+        CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        def write(one, count, size):
+            "How many rows were committed, and the error, if any."
+            done = 0
+            try:
+                for _ in range(count):
+                    one.execute("INSERT INTO t(b) VALUES(randomblob(?))", (size,))
+                    done += 1
+            except MemoryError:
+                return done, "SQLITE_NOMEM"
+            except sqlite3.OperationalError as error:
+                assert error.sqlite_errorcode & 0xFF in CODES, error.sqlite_errorname
+                return done, error.sqlite_errorname
+            return done, None
+        def limit(what, amount=None):
+            hard = resource.getrlimit(what)[1]
+            resource.setrlimit(what, (hard if amount is None else amount, hard))
+        def address_space():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[0]) * 4096
+    """
+
+    def test_limits_while_open(self):
+        """New segments of the log cannot be had for a time: what is committed stays, and it goes on afterwards."""
+        for what in ("NOFILE", "AS"):
+            with self.subTest(what=what):
+                path = self.at(what)
+                self.create(path)
+                self.close()
+                self.child_ok(self.WRITE_UNDER_A_LIMIT + """
+        what = resource.RLIMIT_NOFILE if sys.argv[2] == "NOFILE" else resource.RLIMIT_AS
+        one, two = throng(sys.argv[1]), throng(sys.argv[1])
+        total = 300 + write(one, 20, 1000)[0]
+        limit(what, 3 if what == resource.RLIMIT_NOFILE else address_space() + (12 << 20))
+        done, error = write(one, 300, 1000000)
+        assert error is not None and done > 0, (done, error)
+        total += done
+        assert value(two, "SELECT count(*) FROM t") == total
+        limit(what)
+        for connection in (two, one):
+            done, error = write(connection, 30, 1000000)
+            assert (done, error) == (30, None), (done, error)
+            total += done
+        assert value(two, "SELECT count(*) FROM t") == total
+        assert value(one, "PRAGMA integrity_check") == "ok"
+        one.close(), two.close()
+                """, path, what)
+                self.at_rest(path)
+
+    def test_address_space_limit(self):
+        """As under `ulimit -v`: it does with what there is, or says that it is not enough."""
+        for room in (0, 8, 64, 160, 400, 1000, 4000, 20000):
+            with self.subTest(room=room):
+                path = self.at(str(room))
+                self.create(path)
+                self.close()
+                output = self.child_ok(self.WRITE_UNDER_A_LIMIT + """
+        value(throng(":memory:"), "SELECT 1")  # the extension is there
+        limit(resource.RLIMIT_AS, address_space() + (int(sys.argv[2]) << 20))
+        done, error, one = 0, None, None
+        try:
+            one = throng(sys.argv[1])
+            one.execute("PRAGMA mmap_size=1000000000")
+        except MemoryError:
+            error = "SQLITE_NOMEM"
+        except sqlite3.OperationalError as failure:
+            assert failure.sqlite_errorcode & 0xFF in CODES, failure.sqlite_errorname
+            error = failure.sqlite_errorname
+        if error is None:
+            done, error = write(one, 100, 1000000)
+            one.execute("BEGIN")
+            more, _ = write(one, 300, 1000000)
+            try:
+                one.execute("COMMIT")
+                done += more
+            except (sqlite3.OperationalError, MemoryError):
+                if one.in_transaction:
+                    one.execute("ROLLBACK")
+            assert value(one, "SELECT count(*) FROM t") == 300 + done
+        limit(resource.RLIMIT_AS)
+        if one is not None:
+            one.close()
+        one = throng(sys.argv[1])
+        assert value(one, "PRAGMA integrity_check") == "ok"
+        assert value(one, "SELECT count(*) FROM t") == 300 + done
+        print(done, error)
+        one.execute("INSERT INTO t(b) VALUES('after')")
+        one.close()
+                """, path, room)
+                done, error = output.split()
+                if room == 0:
+                    self.assertEqual((done, error), ("0", "SQLITE_NOMEM"))
+                if room >= 400:
+                    self.assertEqual(error, "None")
+                    self.assertGreaterEqual(int(done), 100)
+                self.at_rest(path)
+                os.unlink(path)
 
 
 if __name__ == "__main__":
