@@ -205,6 +205,20 @@ bool thr_segment_check(const uint8_t *at, size_t bytes)
            head.run_hash == XXH3_64bits(at + sizeof head, head.run_count * sizeof(struct thr_page_run));
 }
 
+/* Descriptors to sync the directory and its parent, where a power cut could take back the names. */
+static int open_names(struct thr_log *log)
+{
+    char *slash = strrchr(log->directory, '/');
+    int rc = thr_os_open_dir(log->directory, &log->directory_fd);
+
+    if (rc != SQLITE_OK || slash == NULL || slash == log->directory)
+        return rc;
+    *slash = '\0';
+    rc = thr_os_open_dir(log->directory, &log->parent_fd);
+    *slash = '/';
+    return rc;
+}
+
 int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directory, uint32_t mode, uint64_t number)
 {
     struct thr_segment *segment = NULL;
@@ -218,13 +232,16 @@ int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directo
     memset(log, 0, sizeof *log);
     log->shm = shm;
     log->mode = mode;
+    log->directory_fd = log->parent_fd = -1;
     if ((log->directory = thr_os_alloc(strlen(directory) + 1)) == NULL)
         return SQLITE_NOMEM;
     memcpy(log->directory, directory, strlen(directory) + 1);
     runs = free_runs(shm, page_count, NULL);
     while (bytes < 2 * records_offset(runs))
         bytes *= 2;
-    if ((rc = thr_horizon_write(directory, mode, number, false)) == SQLITE_OK)
+    if ((rc = open_names(log)) == SQLITE_OK)
+        rc = thr_horizon_write(directory, mode, number, false);
+    if (rc == SQLITE_OK)
         rc = segment_make(log, number, bytes, &segment);
     if (rc == SQLITE_OK) {
         segment_begin(log, segment, seq + 1, runs);
@@ -235,8 +252,7 @@ int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directo
     }
     if (rc != SQLITE_OK) {
         segment_free(segment);
-        thr_os_free(log->directory);
-        memset(log, 0, sizeof *log);
+        thr_log_close(log);
         return rc;
     }
     atomic_store_explicit(&log->next_bytes, bytes < THR_SEGMENT_MAX ? bytes * 2 : bytes, memory_order_relaxed);
@@ -254,8 +270,13 @@ void thr_log_close(struct thr_log *log)
     segment_free(log->current);
     while ((segment = spare_take(log)) != NULL)
         segment_free(segment);
+    if (log->directory_fd >= 0)
+        thr_os_close(log->directory_fd);
+    if (log->parent_fd >= 0)
+        thr_os_close(log->parent_fd);
     thr_os_free(log->directory);
     memset(log, 0, sizeof *log);
+    log->directory_fd = log->parent_fd = -1;
 }
 
 /* Put the current segment on the list of the full ones. commit_lock. */
@@ -433,7 +454,7 @@ int thr_log_restart(struct thr_log *log, bool sync)
         return rc;
     current_is_full(log, seq);
     segment_begin(log, fresh, seq + 1, runs);
-    if ((sync && ((rc = thr_os_sync(fresh->fd)) != SQLITE_OK || (rc = thr_os_sync_dir(log->directory)) != SQLITE_OK)) ||
+    if ((sync && ((rc = thr_os_sync(fresh->fd)) != SQLITE_OK || (rc = thr_log_sync_names(log)) != SQLITE_OK)) ||
         (rc = thr_horizon_write(log->directory, log->mode, fresh->number, sync)) != SQLITE_OK)
         return rc;
     for (segment = log->full; segment != NULL; segment = next) { /* oldest first */

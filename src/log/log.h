@@ -72,7 +72,8 @@ struct thr_segment {
  *   dir_dirty           maker, syncer atomic; names in the directory that a power cut may take back */
 struct thr_log {
     struct thr_shm *shm;
-    char *directory; /* owned */
+    char *directory;             /* owned */
+    int directory_fd, parent_fd; /* to sync them; the parent until it was */
     uint32_t mode;
     struct thr_segment *current;
     struct thr_segment *full, *full_last; /* oldest first, not yet checkpointed */
@@ -109,6 +110,8 @@ void thr_log_show(struct thr_log *log);
 int thr_log_sync(struct thr_log *log, uint64_t seq);
 /* The same while holding commit_lock, for a commit that spans databases: all of them have to be safe before one counts. */
 int thr_log_sync_held(struct thr_log *log);
+/* The names of the segments, from the leader or alone. SQLITE_OK, SQLITE_IOERR_DIR_FSYNC. */
+int thr_log_sync_names(struct thr_log *log);
 /* Wait until new snapshots see commit `seq`, or the log has failed. */
 void thr_log_wait_visible(struct thr_log *log, uint64_t seq);
 bool thr_log_failed(const struct thr_log *log);

@@ -58,13 +58,25 @@ static int unsynced(struct thr_log *log, struct thr_segment **to)
     return count;
 }
 
+int thr_log_sync_names(struct thr_log *log)
+{
+    int rc = thr_os_sync_dir(log->directory_fd);
+
+    if (rc == SQLITE_OK && log->parent_fd >= 0) { /* the directory itself, and maybe the database, are new there */
+        rc = thr_os_sync_dir(log->parent_fd);
+        thr_os_close(log->parent_fd);
+        log->parent_fd = -1;
+    }
+    return rc;
+}
+
 static int sync_segments(struct thr_log *log, struct thr_segment **segments, int count)
 {
     int rc = SQLITE_OK;
 
     /* The names first: a record counts only if its segment can be found. */
     if (atomic_exchange_explicit(&log->dir_dirty, 0, memory_order_acq_rel) != 0)
-        rc = thr_os_sync_dir(log->directory);
+        rc = thr_log_sync_names(log);
     for (int i = 0; i < count && rc == SQLITE_OK; i++)
         rc = thr_os_sync(segments[i]->fd);
     if (rc != SQLITE_OK)

@@ -76,9 +76,11 @@ int thr_os_truncate(int fd, int64_t bytes); /* SQLITE_OK, SQLITE_FULL, SQLITE_IO
  * in the range or allocate it meanwhile. On failure the file may have grown. May take long for large ranges. */
 int thr_os_allocate(int fd, int64_t offset, int64_t bytes); /* SQLITE_OK, SQLITE_FULL, SQLITE_IOERR_WRITE */
 int thr_os_sync(int fd);                                    /* fdatasync; blocks; SQLITE_OK, SQLITE_IOERR_FSYNC */
-/* Blocks. SQLITE_OK (also where directories cannot be synced or not be opened for want of permission),
- * SQLITE_IOERR_DIR_FSYNC. */
-int thr_os_sync_dir(const char *directory);
+/* A descriptor of a directory, for thr_os_sync_dir(); -1 where it cannot be read for want of permission. SQLITE_OK,
+ * SQLITE_CANTOPEN. */
+int thr_os_open_dir(const char *directory, int *fd_out);
+/* Blocks. SQLITE_OK (also for -1, and where directories cannot be synced), SQLITE_IOERR_DIR_FSYNC. */
+int thr_os_sync_dir(int fd);
 
 /* Map `bytes` of the file shared, from offset 0; `bytes` may go far past the end of the file (touch only what is
  * allocated). *at_out owns the mapping. SQLITE_OK, SQLITE_NOMEM, SQLITE_IOERR_MMAP. */

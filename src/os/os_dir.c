@@ -13,20 +13,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int thr_os_sync_dir(const char *directory)
+int thr_os_open_dir(const char *directory, int *fd_out)
 {
-    int err = thr_os_fault_path(THR_OS_SYNC, directory);
-    int fd;
+    int err = thr_os_fault_path(THR_OS_OPEN, directory);
 
+    *fd_out = -1;
     if (err != 0)
-        return thr_os_fail(err, SQLITE_IOERR_DIR_FSYNC);
-    fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0 && errno == EACCES)
-        return SQLITE_OK; /* we may create files here but not list them; SQLite goes on too */
+        return thr_os_fail(err, SQLITE_CANTOPEN);
+    *fd_out = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY, 0);
+    if (*fd_out >= 0 || errno == EACCES) /* we may create files here but not list them; SQLite goes on too */
+        return SQLITE_OK;
+    return thr_os_fail(errno, SQLITE_CANTOPEN);
+}
+
+int thr_os_sync_dir(int fd)
+{
+    int err = fd < 0 ? 0 : thr_os_fault_fd(THR_OS_SYNC, fd);
+
     if (fd < 0)
-        return thr_os_fail(errno, SQLITE_IOERR_DIR_FSYNC);
+        return SQLITE_OK;
     THR_OS_TRY(err, fsync(fd));
-    thr_os_close(fd);
     if (err == 0 || err == EINVAL) /* EINVAL: a file system that syncs no directories */
         return SQLITE_OK;
     return thr_os_fail(err, SQLITE_IOERR_DIR_FSYNC);

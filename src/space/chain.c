@@ -19,6 +19,7 @@ void thr_chain_clear(struct thr_chain *chain)
     chain->pages = 0;
     chain->first = 0;
     chain->built = true;
+    chain->layout++;
 }
 
 static int chain_room(struct thr_chain *chain, size_t words)

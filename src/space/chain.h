@@ -24,6 +24,8 @@ struct thr_chain {
     uint32_t pages; /* trunks and leaves together */
     bool built;     /* false: only `first` and `pages` are known yet (the whole list, not asked for) */
     uint32_t first; /* first trunk, 0 if there is none */
+    /* Changes whenever the list is made anew: a pager that kept trunk pages of another one would mix them up. */
+    uint32_t layout;
 };
 
 void thr_chain_free(struct thr_chain *chain);

@@ -213,6 +213,7 @@ int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
     struct thr_chain old = stripe->chain;
 
     stripe->chain = *after;
+    stripe->chain.layout = old.layout; /* the pager itself has made this of that */
     *after = old;
     return stripe->own ? pages_of_chain(stripe) : SQLITE_OK;
 }

@@ -107,12 +107,21 @@ static void fresh_list(struct thr_conn *conn, uint64_t extent)
 static void fresh_view(struct thr_conn *conn, uint64_t extent)
 {
     uint32_t change_counter = conn->change_counter, page_count = conn->page_count, free_count = conn->free_count;
-    uint32_t first = conn->stripe.chain.first;
+    const struct thr_chain *chain = &conn->stripe.chain;
+    bool same;
 
     fresh_list(conn, extent);
-    if (change_counter != conn->change_counter || page_count != conn->page_count || free_count != conn->free_count ||
-        (free_count > 0 && first != conn->stripe.chain.first))
+    same = change_counter == conn->change_counter && page_count == conn->page_count && free_count == conn->free_count &&
+           (free_count == 0 || conn->shown_first == chain->first);
+    if (same && free_count > 0 && conn->shown_layout != chain->layout) {
+        conn->counter_bias++; /* another list that looks the same: the pager must not mix them up */
+        conn->change_counter++;
+        same = false;
+    }
+    if (!same)
         thr_reads_clear(&conn->reads);
+    conn->shown_first = chain->first;
+    conn->shown_layout = chain->layout;
 }
 
 /* While we are alone or protected nobody else moves the end of the file, so ours must be the end, with some pages for

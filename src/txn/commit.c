@@ -319,6 +319,8 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
         else
             rc = thr_stripe_adopt(&conn->stripe, &conn->after);
     }
+    conn->shown_first = conn->stripe.chain.first;
+    conn->shown_layout = conn->stripe.chain.layout;
     if (rc != SQLITE_OK) { /* no memory for the list of our own pages: give up the stripe, not the commit */
         conn->cache_seq = 0;
         conn->stripe.pages.count = 0;

@@ -103,6 +103,7 @@ int thr_page_build_list(struct thr_conn *conn)
 {
     struct thr_chain *chain = &conn->stripe.chain;
     struct thr_pages pages = {0};
+    uint32_t layout = chain->layout;
     int rc;
 
     if (chain->built)
@@ -114,6 +115,7 @@ int thr_page_build_list(struct thr_conn *conn)
         rc = thr_chain_make(chain, pages.at, pages.count,
                             atomic_load_explicit(&conn->db->usable_size, memory_order_relaxed));
     thr_os_free(pages.at);
+    chain->layout = layout; /* the pager has seen nothing of it before */
     if (rc == SQLITE_CORRUPT)
         thr_log(rc, "throng: the free list of %s does not add up", conn->db->path);
     return rc;

@@ -73,9 +73,10 @@ struct thr_conn {
     uint32_t page_count;
     uint32_t committed_count; /* pages of the snapshot; page_count may reach into pages given out since */
     uint32_t free_count;
-    uint32_t committed_free; /* free pages of the snapshot; free_count may be those of the stripe */
-    uint32_t change_counter; /* as served in page 1 */
-    uint32_t counter_bias;   /* commits of ours that changed nothing */
+    uint32_t committed_free;            /* free pages of the snapshot; free_count may be those of the stripe */
+    uint32_t change_counter;            /* as served in page 1 */
+    uint32_t counter_bias;              /* commits of ours that changed nothing, and caches that had to be dropped */
+    uint32_t shown_first, shown_layout; /* of the free list that the pager was shown last */
 
     int64_t map_limit; /* PRAGMA mmap_size: so much of the file is read through its mapping */
 

@@ -395,6 +395,7 @@ static int open_first(const char *path, int fd, bool writable, const struct thr_
     open_db->db.base.fd = fd;
     open_db->db.base.writable = writable;
     open_db->db.heap.fd = -1;
+    open_db->db.log.directory_fd = open_db->db.log.parent_fd = -1;
     open_db->db.shm.fd = -1;
     if ((rc = thr_os_lock(fd, writable, LOCK_BYTES_AT, LOCK_BYTES)) != SQLITE_OK) {
         if (rc == SQLITE_BUSY)

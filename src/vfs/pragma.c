@@ -22,9 +22,14 @@ static int pragma_journal_mode(struct thr_main_file *file, char **args)
 /* SQLite keeps the mode; here it means that the connection is the only writer as long as it lasts. */
 static int pragma_locking_mode(struct thr_main_file *file, char **args)
 {
-    if (args[2] != NULL && sqlite3_stricmp(args[2], "exclusive") == 0)
+    if (args[2] != NULL && sqlite3_stricmp(args[2], "exclusive") == 0) {
+        if (file->lock != SQLITE_LOCK_NONE && !file->conn->keeps_lock) { /* others may have committed meanwhile */
+            args[0] = sqlite3_mprintf("locking_mode=EXCLUSIVE wants to be set outside a transaction");
+            return SQLITE_BUSY;
+        }
         file->exclusive = true;
-    else if (args[2] != NULL && sqlite3_stricmp(args[2], "normal") == 0)
+    }
+    if (args[2] != NULL && sqlite3_stricmp(args[2], "normal") == 0)
         file->exclusive = false;
     return SQLITE_NOTFOUND;
 }

@@ -363,6 +363,28 @@ class Questions(Files):
         self.assertEqual(rows(one, "PRAGMA integrity_check"), [("ok",)])
         self.at_rest()
 
+    def test_another_list_of_the_same_length(self):
+        for page_size in (512, 1024, 4096):
+            for question in ("freelist_count", "integrity_check", "user_version"):
+                with self.subTest(page_size=page_size, question=question):
+                    path = self.at(f"list{page_size}{question}.db")
+                    one = self.open(path)
+                    one.execute(f"PRAGMA page_size={page_size}")
+                    for name in ("t1", "t2", "t3"):
+                        one.execute(f"CREATE TABLE {name}(a INTEGER PRIMARY KEY, b)")
+                    one.close()
+                    one = self.open(path)
+                    one.execute("INSERT INTO t3 VALUES(50, zeroblob(?))", (page_size * 400,))
+                    one.execute("UPDATE t1 SET b = 1 WHERE a = 77")
+                    rows(one, "INSERT INTO t2 VALUES(24, zeroblob(?)) RETURNING a", (page_size * 120,))
+                    rows(one, "PRAGMA " + question)
+                    one.execute("INSERT INTO t1 VALUES(34, zeroblob(?))", (page_size * 40,))
+                    rows(one, "PRAGMA " + question)
+                    one.execute("DELETE FROM t3")
+                    self.assertEqual(rows(one, "PRAGMA integrity_check"), [("ok",)])
+                    one.execute("INSERT INTO t1 VALUES(35, zeroblob(?))", (page_size * 500,))
+                    self.at_rest(path)
+
     def test_freed_pages_are_used_again(self):
         connections = [self.create(), self.open(), self.open()]
         for number in range(60):

@@ -87,6 +87,17 @@ class Pragmas(Open):
         one.execute("INSERT INTO t(b) VALUES('last')")
         self.at_rest()
 
+    def test_exclusive_locking_mode_inside_a_transaction(self):
+        one, two = self.create(), self.open()
+        one.execute("BEGIN")
+        one.execute("INSERT INTO t(b) VALUES(1)")
+        with self.fails(BUSY):
+            one.execute("PRAGMA locking_mode=EXCLUSIVE")
+        one.execute("COMMIT")
+        two.execute("INSERT INTO t(b) VALUES(2)")
+        self.assertEqual(value(one, "SELECT count(*) FROM t WHERE b IN (1, 2)"), 2)
+        self.at_rest()
+
     def test_exclusive_locking_mode_from_the_start(self):
         one = self.open()
         one.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()

@@ -519,10 +519,16 @@ static void sync_reports_what_matters(void **state)
     assert_int_equal(thr_os_write(fd, "x", 1, 0), SQLITE_OK);
     assert_int_equal(thr_os_sync(fd), SQLITE_OK);
     thr_os_close(fd);
-    assert_int_equal(thr_os_sync_dir(dir), SQLITE_OK);
-    assert_int_equal(thr_os_sync_dir("/proc"), SQLITE_OK); /* fsync says EINVAL there */
-    assert_int_equal(thr_os_sync_dir(in_dir("none")), SQLITE_IOERR_DIR_FSYNC);
-    assert_int_equal(thr_os_sync_dir(in_dir("a")), SQLITE_IOERR_DIR_FSYNC);
+    assert_int_equal(thr_os_open_dir(dir, &fd), SQLITE_OK);
+    assert_int_equal(thr_os_sync_dir(fd), SQLITE_OK);
+    thr_os_close(fd);
+    assert_int_equal(thr_os_open_dir("/proc", &fd), SQLITE_OK);
+    assert_int_equal(thr_os_sync_dir(fd), SQLITE_OK); /* fsync says EINVAL there */
+    thr_os_close(fd);
+    assert_int_equal(thr_os_sync_dir(-1), SQLITE_OK);
+    assert_int_equal(thr_os_open_dir(in_dir("none"), &fd), SQLITE_CANTOPEN);
+    assert_int_equal(fd, -1);
+    assert_int_equal(thr_os_open_dir(in_dir("a"), &fd), SQLITE_CANTOPEN);
     assert_int_equal(thr_os_sync(NOWHERE), SQLITE_IOERR_FSYNC);
     assert_int_equal(thr_os_open("/proc/self/stat", THR_OPEN_READ, 0, &fd, NULL), SQLITE_OK);
     assert_int_equal(thr_os_sync(fd), SQLITE_IOERR_FSYNC);
@@ -680,6 +686,7 @@ static void mkdir_tells_why_not(void **state)
 static void permissions_are_told_apart(void **state)
 {
     pid_t child;
+    int fd;
 
     (void)state;
     assert_int_equal(chmod(dir, 0711), 0);
@@ -692,7 +699,7 @@ static void permissions_are_told_apart(void **state)
             _exit(2);
         if (thr_os_mkdir(in_dir("unlistable/d"), 0700) != SQLITE_OK)
             _exit(3);
-        _exit(thr_os_sync_dir(in_dir("unlistable")) == SQLITE_OK ? 0 : 4);
+        _exit(thr_os_open_dir(in_dir("unlistable"), &fd) == SQLITE_OK && thr_os_sync_dir(fd) == SQLITE_OK ? 0 : 4);
     }
     assert_int_equal(exit_status(child), 0);
     assert_int_equal(chmod(in_dir("unlistable"), 0700), 0); /* for the teardown */

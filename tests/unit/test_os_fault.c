@@ -146,7 +146,12 @@ static int do_sync(void)
 
 static int do_sync_dir(void)
 {
-    return thr_os_sync_dir(dir);
+    int fd, rc = thr_os_open_dir(dir, &fd);
+
+    if (rc == SQLITE_OK)
+        rc = thr_os_sync_dir(fd);
+    thr_os_close(fd);
+    return rc;
 }
 
 static int map_result(int rc, void *at)
