@@ -98,9 +98,9 @@ void thr_checkpoint_step(struct thr_conn *conn)
     int rc = SQLITE_OK;
 
     thr_log_prepare(&db->log);
-    if (live < THR_CHECKPOINT_LOG_BYTES || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
+    if (live < db->checkpoint_bytes || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
         return;
-    if (live > 2 * THR_CHECKPOINT_LOG_BYTES) { /* falling behind: do more at a time */
+    if (live > 2 * db->checkpoint_bytes) { /* falling behind: do more at a time */
         entries *= 4;
         pages *= 4;
     }

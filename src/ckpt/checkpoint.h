@@ -8,7 +8,7 @@
 
 /* Start a cycle when so much log has piled up. A page is written once a cycle, however often it changed: the longer the
  * cycle, the less there is to write. */
-#define THR_CHECKPOINT_LOG_BYTES ((uint64_t)256 << 20)
+#define THR_CHECKPOINT_LOG_BYTES (256 << 20) /* unless the URI says checkpoint_bytes= */
 
 /* A bounded piece of a checkpoint, if one is due and nobody else is at it. Called by a connection after its commit,
  * without a lock and without a snapshot that must be kept. Errors are logged and the piece is tried again later: the

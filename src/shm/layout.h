@@ -84,6 +84,8 @@ enum thr_counter {
  *   reserved_end   whoever extends             space_lock; pages up to here are given out
  *   pool_pages     refill, release, commit     space_lock; free pages that are in nobody's stripe
  *   space_epoch    rewrite                     alone_slot; stripes of an older epoch are void
+ *   rewrite_seq    rewrite                     commit_lock; the last commit that moved everything
+ *   stripe_want    committer                   atomic: pages that a recent transaction needed, for new connections
  *   format         rewrite, PRAGMA             alone_slot; 1: all share one free list, 2: stripes
  *   alone_slot     holder of turn_lock         atomic; slot + 1 of who writes alone
  *   protected_slot holder of turn_lock         atomic; slot + 1 of who must not lose
@@ -125,6 +127,8 @@ struct thr_head {
     _Alignas(THR_CACHE_LINE) _Atomic uint32_t reserved_end;
     _Atomic uint32_t pool_pages;
     _Atomic uint32_t pool_cursor;
+    _Atomic uint32_t stripe_want;
+    _Atomic uint64_t rewrite_seq;
     _Alignas(THR_CACHE_LINE) uint32_t free_frames; /* heap_lock: list of free frames, linked by their headers */
     uint32_t next_frame;                           /* heap_lock: never used before */
     uint32_t frame_count;                          /* heap_lock: frames that have disk space */

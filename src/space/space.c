@@ -152,6 +152,8 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
     uint32_t want, pool;
     int rc = SQLITE_OK;
 
+    if (stripe->want == 0) /* it is new here: what do others need? */
+        stripe->want = atomic_load_explicit(&shm->head->stripe_want, memory_order_relaxed);
     if (stripe->want < THR_STRIPE_FIRST)
         stripe->want = THR_STRIPE_FIRST;
     stripe->own = true;
@@ -163,6 +165,8 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
         pool = atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed);
         if (!may_extend(shm) && want < pool / 2) /* nor may it append */
             want = pool / 2;
+        else if (want < pool / 16) /* better more of these than that the file grows */
+            want = pool / 16 < THR_STRIPE_RICH ? pool / 16 : THR_STRIPE_RICH;
         rc = take_from_pool(shm, stripe, want);
         if (rc == SQLITE_OK && may_extend(shm) && stripe->pages.count < (stripe->want + 1) / 2)
             rc = extend(shm, stripe, stripe->want - stripe->pages.count, page_size);
@@ -226,6 +230,24 @@ int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe)
     if (!stripe->own)
         stripe->pages.count = 0;
     return rc;
+}
+
+bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size)
+{
+    uint32_t end;
+    bool all;
+
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    end = thr_space_end(shm);
+    all = end <= page_count || end - page_count <= THR_SPARE_MAX;
+    for (uint32_t pgno = page_count + 1; pgno <= end && all; pgno++)
+        all = pgno == thr_lock_page(page_size) || in_pool(shm, pgno);
+    if (all && end > page_count) {
+        pool_move(shm, page_count + 1, end, page_size, true);
+        stripe->append_last = end;
+    }
+    thr_mutex_unlock(&shm->head->space_lock);
+    return all;
 }
 
 int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,

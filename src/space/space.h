@@ -12,8 +12,9 @@
 
 #define THR_STRIPE_FIRST 16u
 #define THR_STRIPE_MAX 65536u
-#define THR_BORROW_MAX 128u /* a writer with nobody beside it uses the common list while it is no longer */
-#define THR_SPARE_MIN 256u  /* pages for others, while nobody may extend the file */
+#define THR_STRIPE_RICH 512u /* when many pages are free */
+#define THR_BORROW_MAX 128u  /* a writer with nobody beside it uses the common list while it is no longer */
+#define THR_SPARE_MIN 256u   /* pages for others, while nobody may extend the file */
 #define THR_SPARE_MAX 4096u
 #define THR_PAGE_MAX 1073741822u
 
@@ -53,6 +54,8 @@ int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe);
  * SQLITE_FULL. */
 int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,
                           bool *short_out);
+/* All pages past the end, if they are all in the pool; returns whether. */
+bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
 /* The write transaction is over: what was only borrowed goes to the pool. */
 void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
 /* Give all pages back to the pool. */

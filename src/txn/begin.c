@@ -15,6 +15,11 @@ static struct thr_head *head_of(const struct thr_conn *conn)
     return conn->db->shm.head;
 }
 
+static uint32_t page_size_of(const struct thr_conn *conn)
+{
+    return atomic_load_explicit(&head_of(conn)->page_size, memory_order_relaxed);
+}
+
 /* Reclamation may run at any moment, so the choice is announced before it is believed (I1): if the sequence moved in
  * between, the newer one is announced. Since it stood still, its extent was not overwritten while we
  * read that: commits wait before they run THR_EXTENTS ahead. */
@@ -129,13 +134,15 @@ static void fresh_view(struct thr_conn *conn, uint64_t extent)
 static int settle_end(struct thr_conn *conn, uint64_t extent, bool *short_out)
 {
     struct thr_db *db = conn->db;
-    uint32_t end = thr_stripe_end(&conn->stripe, conn->page_count), page_count = 0;
+    uint32_t end, page_count = 0;
     int rc = SQLITE_OK;
 
     thr_mutex_lock(&head_of(conn)->commit_lock, UINT64_MAX); /* nobody is about to append */
+    if (!one_writer(db) && conn->stripe.append_last == 0)
+        thr_stripe_borrow_rest(&db->shm, &conn->stripe, conn->page_count, page_size_of(conn));
+    end = thr_stripe_end(&conn->stripe, conn->page_count);
     if (!one_writer(db))
-        rc = thr_space_settle_end(&db->shm, end, atomic_load_explicit(&db->shm.head->page_size, memory_order_relaxed),
-                                  conn->kind == THR_KIND_IMMEDIATE, &page_count);
+        rc = thr_space_settle_end(&db->shm, end, page_size_of(conn), conn->kind == THR_KIND_IMMEDIATE, &page_count);
     *short_out = page_count > end && !conn->stripe.own;
     if (rc == SQLITE_OK && page_count > end && conn->stripe.own) {
         fresh_view(conn, extent);
@@ -169,7 +176,7 @@ static int refill(struct thr_conn *conn)
 
     conn->cache_seq = 0;
     conn->ran_out = false;
-    return thr_stripe_refill(&db->shm, &conn->stripe, db->heap.page_size,
+    return thr_stripe_refill(&db->shm, &conn->stripe, page_size_of(conn),
                              atomic_load_explicit(&db->usable_size, memory_order_relaxed));
 }
 
@@ -192,7 +199,7 @@ static int borrow_space(struct thr_conn *conn, bool *short_out)
         *short_out = !stripe->own;
     }
     if (rc == SQLITE_OK && stripe->own && !conn->holds_turn) /* else the end is ours anyway */
-        rc = thr_stripe_borrow_end(&db->shm, stripe, conn->page_count, db->heap.page_size, short_out);
+        rc = thr_stripe_borrow_end(&db->shm, stripe, conn->page_count, page_size_of(conn), short_out);
     return rc;
 }
 
@@ -257,7 +264,7 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
     protect = conn->holds_turn && !conn->is_alone;
     check_epoch(conn);
     if (kind == THR_KIND_RAW && conn->stripe.own) {
-        thr_stripe_release(&db->shm, &conn->stripe, db->heap.page_size);
+        thr_stripe_release(&db->shm, &conn->stripe, page_size_of(conn));
         conn->cache_seq = 0;
     }
 again:
@@ -396,7 +403,7 @@ void thr_txn_end_write(struct thr_conn *conn)
 void thr_txn_end(struct thr_conn *conn)
 {
     thr_txn_end_write(conn);
-    thr_stripe_return(&conn->db->shm, &conn->stripe, conn->page_count, conn->db->heap.page_size);
+    thr_stripe_return(&conn->db->shm, &conn->stripe, conn->page_count, page_size_of(conn));
     thr_turn_release(conn);
     if (conn->gate >= 0) /* it only read */
         thr_gate_leave(conn, false);

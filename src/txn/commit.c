@@ -108,6 +108,7 @@ static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
     bool own = conn->stripe.own;
 
     if (plan->rewrite) {
+        atomic_store_explicit(&conn->db->shm.head->rewrite_seq, conn->prepared_seq, memory_order_release);
         thr_space_reset(shm, &conn->freed, plan->page_count);
         return;
     }
@@ -286,6 +287,7 @@ static int commit_nothing(struct thr_conn *conn)
         conn->change_counter++;
     }
     thr_count(conn->slot, THR_COUNT_EMPTY_COMMITS, 1);
+    thr_txn_discard(conn);
     conn->committed = true;
     return SQLITE_OK;
 }
@@ -342,6 +344,8 @@ static void adapt_stripe(struct thr_conn *conn, const struct thr_plan *plan)
     else if (want > THR_STRIPE_FIRST && used * 8 < want)
         want -= want / 8;
     conn->stripe.want = want;
+    if (want != atomic_load_explicit(&head_of(conn)->stripe_want, memory_order_relaxed) && want > THR_STRIPE_FIRST)
+        atomic_store_explicit(&head_of(conn)->stripe_want, want, memory_order_relaxed);
 }
 
 int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
@@ -402,6 +406,7 @@ int thr_commit_finish(struct thr_conn *conn)
         rc = SQLITE_IOERR_FSYNC;
     if (rc == SQLITE_OK)
         settle(conn, conn->plan, seq);
+    thr_txn_discard(conn); /* what was not worth publishing must not be read again */
     return rc;
 }
 

@@ -109,8 +109,11 @@ int thr_page_build_list(struct thr_conn *conn)
     if (chain->built)
         return SQLITE_OK;
     rc = all_free(conn, chain->first, &pages);
+    /* A rewrite since the snapshot, and growth after it, may have used pages that were free then: too late to write. */
     if (rc == SQLITE_OK && pages.count != conn->free_count)
-        rc = SQLITE_CORRUPT;
+        rc = conn->snapshot < atomic_load_explicit(&conn->db->shm.head->rewrite_seq, memory_order_acquire)
+                 ? SQLITE_BUSY_SNAPSHOT
+                 : SQLITE_CORRUPT;
     if (rc == SQLITE_OK)
         rc = thr_chain_make(chain, pages.at, pages.count,
                             atomic_load_explicit(&conn->db->usable_size, memory_order_relaxed));
@@ -331,10 +334,7 @@ int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_
     }
     if (page_size == 0)
         return SQLITE_IOERR_WRITE;
-    if (conn->committed) { /* locking_mode=EXCLUSIVE: the next transaction begins without a new lock */
-        thr_txn_discard(conn);
-        conn->committed = false;
-    }
+    conn->committed = false; /* locking_mode=EXCLUSIVE: the next transaction begins without a new lock */
     while (bytes > 0) {
         size_t to = (size_t)(offset % page_size), part = page_size - to;
 

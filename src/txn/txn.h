@@ -37,7 +37,8 @@ struct thr_db {
     uint32_t checkpoint_page; /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
     uint64_t checkpoint_target;
-    bool checkpoint_durable; /* the cycle writes what is durable, as of its target, and syncs */
+    uint64_t checkpoint_bytes; /* of log that start a cycle; fixed at open */
+    bool checkpoint_durable;   /* the cycle writes what is durable, as of its target, and syncs */
     _Atomic uint32_t checkpoint_running;
 };
 

@@ -394,6 +394,7 @@ static int open_first(const char *path, int fd, bool writable, const struct thr_
     open_db->db.file_mode = stat->mode & 0666;
     open_db->db.base.fd = fd;
     open_db->db.base.writable = writable;
+    open_db->db.checkpoint_bytes = (uint64_t)sqlite3_uri_int64(path, "checkpoint_bytes", THR_CHECKPOINT_LOG_BYTES);
     open_db->db.heap.fd = -1;
     open_db->db.log.directory_fd = open_db->db.log.parent_fd = -1;
     open_db->db.shm.fd = -1;

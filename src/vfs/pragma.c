@@ -46,7 +46,7 @@ static enum thr_sync sync_of(const char *text)
     };
 
     if (text[0] >= '0' && text[0] <= '9') {
-        int level = atoi(text) & 7;
+        long level = strtol(text, NULL, 10) & 7;
 
         return level >= 7 ? THR_SYNC_OFF : level >= 3 ? THR_SYNC_EXTRA : (enum thr_sync)level;
     }

@@ -82,10 +82,10 @@ static void parent_to_kill(void *arg)
     child = fork();
     if (child == 0) {
         (void)alarm(30);
+        shared->sleeper = getpid(); /* what fork() has it do is done */
         for (;;)
             (void)pause();
     }
-    shared->sleeper = child;
     for (;;)
         sleep_ms(1000);
 }
