@@ -88,7 +88,7 @@ uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t size);
 
 #define BUSY_TIMEOUT_MS 10000
 
-sqlite3 *db_open(const char *path);  /* throng, busy_timeout, synchronous off */
+sqlite3 *db_open(const char *path);  /* throng, busy_timeout, some synchronous level */
 sqlite3 *db_stock(const char *path); /* SQLite's own VFS */
 /* As sqlite3_open_v2(), with extended result codes; *out is NULL unless SQLITE_OK comes back. */
 int db_try_open(const char *path, int flags, const char *vfs, sqlite3 **out);
