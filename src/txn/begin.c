@@ -59,8 +59,11 @@ static int take_turn(struct thr_conn *conn, enum thr_kind kind)
     uint32_t other;
     int rc = SQLITE_OK;
 
-    if (kind >= THR_KIND_EXPLICIT)
+    if (kind >= THR_KIND_EXPLICIT) {
         thr_gate_enter(conn);
+        thr_log_wait_visible(&conn->db->log, conn->lost_seq); /* else it would lose to the same commit again */
+        conn->lost_seq = 0;
+    }
     if (alone || sure)
         rc = thr_turn_acquire(conn);
     if (rc == SQLITE_OK && alone)
@@ -107,6 +110,14 @@ static void fresh_list(struct thr_conn *conn, uint64_t extent)
     stripe->chain.built = false;
 }
 
+/* Nothing that the pager shows has changed, but it must not use what it has read. */
+static void drop_cache(struct thr_conn *conn)
+{
+    conn->counter_bias++;
+    conn->change_counter++;
+    thr_reads_clear(&conn->reads);
+}
+
 /* Show the pager the database as of the snapshot. It drops its cache, and what was read before is of no account any
  * more, if the key by which it tells that has changed; and only then. */
 static void fresh_view(struct thr_conn *conn, uint64_t extent)
@@ -119,12 +130,10 @@ static void fresh_view(struct thr_conn *conn, uint64_t extent)
     same = change_counter == conn->change_counter && page_count == conn->page_count && free_count == conn->free_count &&
            (free_count == 0 || conn->shown_first == chain->first);
     if (same && free_count > 0 && conn->shown_layout != chain->layout) {
-        conn->counter_bias++; /* another list that looks the same: the pager must not mix them up */
-        conn->change_counter++;
-        same = false;
-    }
-    if (!same)
+        drop_cache(conn); /* another list that looks the same: the pager must not mix them up */
+    } else if (!same) {
         thr_reads_clear(&conn->reads);
+    }
     conn->shown_first = chain->first;
     conn->shown_layout = chain->layout;
 }
@@ -279,6 +288,10 @@ again:
         check_epoch(conn);
         if (conn->snapshot != conn->cache_seq)
             fresh_view(conn, extent);
+        if (conn->may_write && conn->reads.count > 0 &&
+            atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_relaxed) != conn->snapshot &&
+            thr_commit_is_doomed(conn))
+            drop_cache(conn); /* it holds what a commit that is not visible yet has changed */
         if (conn->holds_turn)
             rc = settle_end(conn, extent, &is_short);
     }

@@ -32,6 +32,7 @@ static int lost(struct thr_conn *conn, enum thr_conflict why, uint32_t pgno)
     conn->conflict = why;
     conn->ran_out = conn->ran_out || why == THR_CONFLICT_SPACE;
     conn->lost_page = pgno;
+    conn->lost_seq = pgno == 0 ? 0 : thr_version_newest_seq(&conn->db->heap, pgno);
     thr_count(conn->slot, COUNTERS[why], 1);
     return SQLITE_BUSY_SNAPSHOT;
 }
@@ -61,6 +62,14 @@ int thr_commit_check(struct thr_conn *conn)
     if (atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_acquire) == conn->snapshot || conn->is_protected)
         return SQLITE_OK;
     return validate(conn);
+}
+
+bool thr_commit_is_doomed(const struct thr_conn *conn)
+{
+    for (size_t i = 0; i < conn->reads.count; i++)
+        if (thr_version_newest_seq(&conn->db->heap, conn->reads.pages[i]) > conn->snapshot)
+            return true;
+    return false;
 }
 
 int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno)

@@ -105,6 +105,7 @@ struct thr_conn {
     /* After a conflict. */
     enum thr_conflict conflict;
     uint32_t lost_page; /* 0: not a page's fault */
+    uint64_t lost_seq;  /* the commit that it lost to; 0 if not to one */
     uint32_t lost_before, wins_since_loss;
     uint32_t penalty;   /* how many transactions queued after the last loss */
     uint32_t queue_for; /* so many more transactions queue at the gate of lost_page */
@@ -195,6 +196,8 @@ int thr_page1_committed(struct thr_conn *conn, uint8_t *to);
 
 /* Would the transaction fail now? Cheap; no lock. SQLITE_OK or SQLITE_BUSY_SNAPSHOT (conn->conflict says why). */
 int thr_commit_check(struct thr_conn *conn);
+/* Would a transaction fail that only uses what the pager has in its cache? */
+bool thr_commit_is_doomed(const struct thr_conn *conn);
 /* The same for a page that was just read: a transaction that wants to write need not go on after it has read what
  * somebody has changed meanwhile. */
 int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno);
