@@ -12,7 +12,7 @@
 #include "../txn/page1.h"
 #include "stock.h"
 
-enum { STEP_ENTRIES = 512, STEP_PAGES = 24 };
+enum { STEP_ENTRIES = 512, STEP_PAGES = 24, WRITE_BACK_PAGES = 2048 };
 static const uint64_t BARRIER_NS = 200000000;
 
 /* The newest version that every snapshot in use sees is safe to write. Announce it as a snapshot of our own, so that
@@ -92,12 +92,14 @@ void thr_checkpoint_step(struct thr_conn *conn)
     struct thr_db *db = conn->db;
     struct thr_head *head = db->shm.head;
     uint64_t live = atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed);
-    uint32_t entries = STEP_ENTRIES, pages = STEP_PAGES;
+    uint32_t entries = STEP_ENTRIES, pages = STEP_PAGES, first;
     uint64_t seq, horizon;
     bool written;
     int rc = SQLITE_OK;
 
     thr_log_prepare(&db->log);
+    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
+        thr_log_write_back(&db->log);
     if (live < db->checkpoint_bytes || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
         return;
     if (live > 2 * db->checkpoint_bytes) { /* falling behind: do more at a time */
@@ -116,6 +118,7 @@ void thr_checkpoint_step(struct thr_conn *conn)
     if (db->checkpoint_page != 0) {
         THR_POINT("checkpoint");
         seq = db->checkpoint_durable ? db->checkpoint_target : pin(db);
+        first = db->checkpoint_page;
         while (entries-- > 0 && pages > 0 && db->checkpoint_page <= db->checkpoint_end && rc == SQLITE_OK) {
             if ((rc = write_page(db, db->checkpoint_page, seq, horizon, &written)) == SQLITE_OK) {
                 db->checkpoint_page++;
@@ -123,6 +126,8 @@ void thr_checkpoint_step(struct thr_conn *conn)
                 thr_count(conn->slot, THR_COUNT_CHECKPOINT_PAGES, written);
             }
         }
+        if (db->checkpoint_durable && db->checkpoint_page / WRITE_BACK_PAGES != first / WRITE_BACK_PAGES)
+            thr_os_write_back(db->base.fd, 0, 0); /* the sync at the end is to find little left */
         if (rc != SQLITE_OK)
             thr_log(rc, "throng: cannot write page %u of %s; its log is kept", db->checkpoint_page, db->path);
         else if (db->checkpoint_page > db->checkpoint_end)

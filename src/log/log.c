@@ -183,6 +183,8 @@ static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint
     head.run_hash = XXH3_64bits(to, runs * sizeof *to);
     head.head_hash = XXH3_64bits(&head, offsetof(struct thr_segment_head, head_hash));
     segment->salt = head.salt;
+    segment->written_back = 0;
+    atomic_store_explicit(&log->written_back, 0, memory_order_relaxed);
     memset(segment->at + head.records_at, 0, sizeof(struct thr_record_head)); /* no record yet */
     /* The magic last: a process that dies here leaves no segment rather than half a header. */
     memcpy(segment->at + 8, (const uint8_t *)&head + 8, sizeof head - 8);

@@ -59,6 +59,7 @@ struct thr_segment {
     uint64_t salt;
     _Atomic uint32_t syncs; /* going on; taken under commit_lock. The segment stays until they are done */
     bool synced;            /* of the full ones: by the leader of a sync */
+    uint64_t written_back;  /* up to here; commit_lock */
     int fd;
     uint8_t *at;
     size_t bytes;
@@ -81,8 +82,9 @@ struct thr_log {
     _Atomic uint32_t making_spare;
     _Atomic uint32_t failed;
     _Atomic uint32_t dir_dirty;
-    _Atomic uint64_t next_bytes; /* size of the next segment to make */
-    _Atomic uint64_t live_bytes; /* written and not yet checkpointed */
+    _Atomic uint64_t written_back; /* of the current segment, as last seen */
+    _Atomic uint64_t next_bytes;   /* size of the next segment to make */
+    _Atomic uint64_t live_bytes;   /* written and not yet checkpointed */
 };
 
 #define THR_SEGMENT_MIN ((size_t)1 << 20)
@@ -112,6 +114,8 @@ int thr_log_sync(struct thr_log *log, uint64_t seq);
 int thr_log_sync_held(struct thr_log *log);
 /* The names of the segments, from the leader or alone. SQLITE_OK, SQLITE_IOERR_DIR_FSYNC. */
 int thr_log_sync_names(struct thr_log *log);
+/* Start to write what was appended since the last call, if that is much, so that the next sync is short. No lock. */
+void thr_log_write_back(struct thr_log *log);
 /* Wait until new snapshots see commit `seq`, or the log has failed. */
 void thr_log_wait_visible(struct thr_log *log, uint64_t seq);
 bool thr_log_failed(const struct thr_log *log);

@@ -12,7 +12,7 @@
 #include "../os/point.h"
 #include "log.h"
 
-enum { BATCH = 32 };
+enum { BATCH = 32, WRITE_BACK = 1 << 20 };
 static const uint64_t LOOK_AGAIN_NS = 20000000;
 
 bool thr_log_failed(const struct thr_log *log)
@@ -158,6 +158,32 @@ int thr_log_sync_held(struct thr_log *log)
         release(segments, count, rc == SQLITE_OK, log->current);
     } while (rc == SQLITE_OK && !all);
     return rc;
+}
+
+void thr_log_write_back(struct thr_log *log)
+{
+    struct thr_head *head = log->shm->head;
+    struct thr_segment *segment;
+    uint64_t from = 0, tail;
+
+    /* The first look is without the lock: a hint. */
+    if (atomic_load_explicit(&head->log_tail, memory_order_relaxed) -
+                atomic_load_explicit(&log->written_back, memory_order_relaxed) <
+            WRITE_BACK ||
+        !thr_mutex_try(&head->commit_lock))
+        return;
+    segment = log->current;
+    tail = atomic_load_explicit(&head->log_tail, memory_order_relaxed) / WRITE_BACK * WRITE_BACK;
+    if (segment->written_back < tail) {
+        from = segment->written_back;
+        segment->written_back = tail;
+    }
+    atomic_store_explicit(&log->written_back, segment->written_back, memory_order_relaxed);
+    atomic_fetch_add_explicit(&segment->syncs, 1, memory_order_relaxed);
+    thr_mutex_unlock(&head->commit_lock);
+    if (from < tail)
+        thr_os_write_back(segment->fd, (int64_t)from, (int64_t)(tail - from));
+    atomic_fetch_sub_explicit(&segment->syncs, 1, memory_order_release); /* pairs with thr_log_retire() */
 }
 
 void thr_log_wait_visible(struct thr_log *log, uint64_t seq)

@@ -76,6 +76,9 @@ int thr_os_truncate(int fd, int64_t bytes); /* SQLITE_OK, SQLITE_FULL, SQLITE_IO
  * in the range or allocate it meanwhile. On failure the file may have grown. May take long for large ranges. */
 int thr_os_allocate(int fd, int64_t offset, int64_t bytes); /* SQLITE_OK, SQLITE_FULL, SQLITE_IOERR_WRITE */
 int thr_os_sync(int fd);                                    /* fdatasync; blocks; SQLITE_OK, SQLITE_IOERR_FSYNC */
+/* Begin to write what is dirty in that range (0 bytes: to the end), without waiting for it: a later thr_os_sync() has less
+ * to do. A hint. */
+void thr_os_write_back(int fd, int64_t offset, int64_t bytes);
 /* A descriptor of a directory, for thr_os_sync_dir(); -1 where it cannot be read for want of permission. SQLITE_OK,
  * SQLITE_CANTOPEN. */
 int thr_os_open_dir(const char *directory, int *fd_out);

@@ -316,3 +316,8 @@ int thr_os_sync(int fd)
     THR_OS_TRY(err, fdatasync(fd));
     return err == 0 ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_FSYNC);
 }
+
+void thr_os_write_back(int fd, int64_t offset, int64_t bytes)
+{
+    (void)sync_file_range(fd, offset, bytes, SYNC_FILE_RANGE_WRITE);
+}
