@@ -355,6 +355,8 @@ static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_seg
     (void)segment;
     if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0)
         return SQLITE_CORRUPT;
+    if (!replay->any && head->page_count > 0 && atomic_load(&replay->base->bytes) == 0)
+        return SQLITE_CANTOPEN; /* an empty file in the place of the database */
     replay->any = true;
     if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
         replay->max_bytes = (int64_t)head->page_count * head->page_size;

@@ -172,6 +172,16 @@ static int stat_beside(const char *path, const char *suffix, struct thr_stat *st
     return rc;
 }
 
+/* A directory whose database is gone: what is in it makes sense with that file only. */
+static void log_orphan(const char *path)
+{
+    thr_log(
+        SQLITE_CANTOPEN,
+        "throng: %s-journal holds commits of a database %s that is not there: nothing is touched. Put the file back to "
+        "recover them, or move the directory away to begin a new database",
+        path, path);
+}
+
 /* A file named <db>-journal: is it a rollback journal of SQLite (also one that was finished by zeroing its head)? */
 static int check_stock_journal(const struct thr_open_db *open_db, const struct thr_stat *stat)
 {
@@ -246,7 +256,12 @@ static int recover_leftovers(struct thr_open_db *open_db)
             open_db->directory, name);
     if (rc != SQLITE_OK)
         return rc;
-    if ((rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery)) != SQLITE_OK) {
+    rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery);
+    if (rc == SQLITE_CANTOPEN) {
+        log_orphan(open_db->path);
+        return rc;
+    }
+    if (rc != SQLITE_OK) {
         thr_log(rc, "throng: recovery of %s from %s failed", open_db->path, open_db->directory);
         return rc;
     }
@@ -432,12 +447,17 @@ err:
 static int open_file(const char *path, int flags, int *fd_out, bool *writable_out)
 {
     int how = (flags & SQLITE_OPEN_CREATE) != 0 ? THR_OPEN_CREATE : 0, err = 0;
-    struct thr_stat stat;
+    struct thr_stat stat, directory;
     int rc;
 
     *writable_out = true;
-    if (thr_os_stat(path, &stat) == SQLITE_OK && (*fd_out = take_spare_fd(&stat, true)) >= 0)
+    rc = thr_os_stat(path, &stat);
+    if (rc == SQLITE_OK && (*fd_out = take_spare_fd(&stat, true)) >= 0)
         return SQLITE_OK;
+    if (rc == SQLITE_NOTFOUND && stat_beside(path, "-journal", &directory) == SQLITE_OK && directory.is_dir) {
+        log_orphan(path);
+        return SQLITE_CANTOPEN;
+    }
     rc = thr_os_open(path, THR_OPEN_WRITE | how, 0, fd_out, &err);
     if (rc == SQLITE_OK)
         return SQLITE_OK;

@@ -175,6 +175,31 @@ class Journals(Bad):
         self.assertEqual(dump(self.open()), expected)
         self.assertEqual(self.final(), expected)
 
+    def test_a_directory_without_its_database(self):
+        self.create()
+        self.close()
+        self.child_ok("""
+            c = throng(sys.argv[1])
+            c.execute("INSERT INTO t(a, b) VALUES(1000000, 'committed')")
+            os._exit(0)
+        """, self.path)
+        away = self.at("away.db")
+        os.rename(self.path, away)
+        before = sorted(os.listdir(self.path + "-journal"))
+        with self.fails(sqlite3.SQLITE_CANTOPEN):
+            self.open().execute("CREATE TABLE other(a)")
+        self.assertFalse(os.path.exists(self.path))
+        with open(self.path, "w"):
+            pass
+        with self.fails(sqlite3.SQLITE_CANTOPEN):
+            self.open().execute("CREATE TABLE other(a)")
+        self.assertEqual(os.path.getsize(self.path), 0)
+        self.assertEqual(sorted(os.listdir(self.path + "-journal")), before)
+        self.close()
+        os.rename(away, self.path)
+        self.assertEqual(value(self.open(), "SELECT b FROM t WHERE a = 1000000"), "committed")
+        self.at_rest()
+
     def test_damaged_logs(self):
         self.create()
         self.close()
