@@ -12,5 +12,6 @@ enum thr_exit {
 };
 
 int thr_cli_bench(int argc, char **argv);
+int thr_cli_recover(int argc, char **argv); /* recover, detach */
 
 #endif

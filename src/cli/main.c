@@ -16,6 +16,8 @@ struct command {
 
 static const struct command commands[] = {
     {"bench", thr_cli_bench, "measure concurrent transactions, beside stock SQLite"},
+    {"recover", thr_cli_recover, "bring a database to the state of its last commit, after a crash"},
+    {"detach", thr_cli_recover, "leave a plain SQLite file, for stock SQLite or to copy it"},
 };
 
 static const size_t command_count = sizeof commands / sizeof commands[0];
