@@ -52,8 +52,11 @@ static void snapshots_in_use(const struct thr_shm *shm, struct in_use *use)
     use->visible = atomic_load_explicit(&shm->head->visible_seq, memory_order_seq_cst);
     /* A snapshot announced after this scan is at the current sequence or later, and its reader looks at the page map
      * only after it has announced it: seq_cst on both sides (pairs with thr_snapshot_take()). */
-    for (uint32_t i = 0; i < high; i++)
+    for (uint32_t i = 0; i < high; i++) {
+        /* In this order: a commit's sequence moves from the second to the first. */
+        note_snapshot(use, atomic_load_explicit(&thr_shm_slot(shm, i)->committed, memory_order_seq_cst));
         note_snapshot(use, atomic_load_explicit(&thr_shm_slot(shm, i)->snapshot, memory_order_seq_cst));
+    }
     note_snapshot(use, atomic_load_explicit(&shm->head->checkpoint_snapshot, memory_order_seq_cst));
     if (use->count > 1)
         qsort(use->seq, use->count, sizeof use->seq[0], by_seq);

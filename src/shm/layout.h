@@ -39,12 +39,14 @@ enum thr_slot_state { THR_SLOT_FREE, THR_SLOT_IDLE, THR_SLOT_READER, THR_SLOT_WR
  *     8    8 begin_ns    owner   atomic; when that snapshot was taken
  *    16    4 state       owner   atomic; enum thr_slot_state; FREE <-> IDLE under slot_lock
  *    20    4 pid         owner   slot_lock
+ *    24    8 committed   owner   atomic; sequence of its commit until `snapshot` is moved on to that, else 0
  *    64   .. counters    owner   atomic, relaxed: statistics */
 struct thr_slot {
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t snapshot;
     _Atomic uint64_t begin_ns;
     _Atomic uint32_t state;
     _Atomic uint32_t pid;
+    _Atomic uint64_t committed;
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t counter[16];
 };
 

@@ -401,6 +401,8 @@ int thr_commit_finish(struct thr_conn *conn)
         thr_log_decide(&conn->db->log, conn->record.bytes);
     THR_POINT("decided");
     publish_all(conn, conn->plan, conn->prepared_seq);
+    /* Whoever supersedes what we have just written must not take it away: our own statements may go on reading it. */
+    atomic_store_explicit(&conn->slot->committed, seq, memory_order_seq_cst); /* pairs with reclamation */
     thr_mutex_unlock(&head_of(conn)->commit_lock);
     THR_POINT("published");
     thr_count(conn->slot, THR_COUNT_COMMITS, 1);
@@ -415,6 +417,7 @@ int thr_commit_finish(struct thr_conn *conn)
         rc = SQLITE_IOERR_FSYNC;
     if (rc == SQLITE_OK)
         settle(conn, conn->plan, seq);
+    atomic_store_explicit(&conn->slot->committed, 0, memory_order_seq_cst);
     thr_txn_discard(conn); /* what was not worth publishing must not be read again */
     return rc;
 }
