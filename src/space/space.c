@@ -13,6 +13,15 @@ static bool in_pool(const struct thr_shm *shm, uint32_t pgno)
     return thr_shm_bit(shm, THR_BITS_FREE, pgno) && !thr_shm_bit(shm, THR_BITS_TAKEN, pgno);
 }
 
+/* Whether all pages [from, to] are in the pool. space_lock, or as a hint. */
+static bool all_in_pool(const struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size)
+{
+    for (uint32_t pgno = from; pgno <= to; pgno++)
+        if (pgno != thr_lock_page(page_size) && !in_pool(shm, pgno))
+            return false;
+    return true;
+}
+
 /* Take pages [from, to] out of the pool, or give them back to it. space_lock. */
 static void pool_move(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, bool take)
 {
@@ -22,6 +31,13 @@ static void pool_move(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t 
         thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, take);
         atomic_fetch_add_explicit(&shm->head->pool_pages, take ? UINT32_MAX : 1, memory_order_relaxed);
     }
+}
+
+/* space_lock. */
+static void own_pages_to_pool(struct thr_shm *shm, const struct thr_stripe *stripe, uint32_t page_size)
+{
+    for (uint32_t i = 0; i < stripe->pages.count; i++)
+        pool_move(shm, stripe->pages.at[i], stripe->pages.at[i], page_size, false);
 }
 
 void thr_stripe_free(struct thr_stripe *stripe)
@@ -184,10 +200,8 @@ void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t
 {
     if (stripe->own) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-        if (thr_stripe_check_epoch(shm, stripe)) {
-            for (uint32_t i = 0; i < stripe->pages.count; i++)
-                pool_move(shm, stripe->pages.at[i], stripe->pages.at[i], page_size, false);
-        }
+        if (thr_stripe_check_epoch(shm, stripe))
+            own_pages_to_pool(shm, stripe, page_size);
         thr_mutex_unlock(&shm->head->space_lock);
     }
     stripe->own = false;
@@ -239,9 +253,7 @@ bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint
 
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = thr_space_end(shm);
-    all = end <= page_count || end - page_count <= THR_SPARE_MAX;
-    for (uint32_t pgno = page_count + 1; pgno <= end && all; pgno++)
-        all = pgno == thr_lock_page(page_size) || in_pool(shm, pgno);
+    all = end <= page_count || (end - page_count <= THR_SPARE_MAX && all_in_pool(shm, page_count + 1, end, page_size));
     if (all && end > page_count) {
         pool_move(shm, page_count + 1, end, page_size, true);
         stripe->append_last = end;
@@ -268,8 +280,7 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     }
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = thr_space_end(shm);
-    for (uint32_t pgno = page_count + 1; pgno <= last && pgno <= end && !*short_out; pgno++)
-        *short_out = pgno != thr_lock_page(page_size) && !in_pool(shm, pgno);
+    *short_out = !all_in_pool(shm, page_count + 1, end < last ? end : last, page_size);
     if (last > end && atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed) > want + (end - page_count))
         last = end; /* there are others to take, when the pager's cache is dropped next */
     if (!*short_out && last > page_count && (end >= last || may_extend(shm)) &&
@@ -291,8 +302,8 @@ void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t 
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         if (stripe->epoch == atomic_load_explicit(&shm->head->space_epoch, memory_order_relaxed)) {
             pool_move(shm, page_count + 1, stripe->append_last, page_size, false);
-            for (uint32_t i = 0; i < stripe->pages.count && stripe->borrowed; i++)
-                pool_move(shm, stripe->pages.at[i], stripe->pages.at[i], page_size, false);
+            if (stripe->borrowed)
+                own_pages_to_pool(shm, stripe, page_size);
         }
         thr_mutex_unlock(&shm->head->space_lock);
     }
@@ -311,10 +322,7 @@ int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed);
     given = end < to ? end : to;
-    *end_out = end;
-    for (uint32_t pgno = from; pgno <= given && *end_out != THR_END_TAKEN; pgno++)
-        if (pgno != thr_lock_page(page_size) && !in_pool(shm, pgno))
-            *end_out = THR_END_TAKEN;
+    *end_out = all_in_pool(shm, from, given, page_size) ? end : THR_END_TAKEN;
     if ((rc = thr_shm_reserve_pages(shm, to)) == SQLITE_OK && *end_out != THR_END_TAKEN) {
         pool_move(shm, from, given, page_size, true);
         if (to > end)

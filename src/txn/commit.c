@@ -37,10 +37,20 @@ static int lost(struct thr_conn *conn, enum thr_conflict why, uint32_t pgno)
     return SQLITE_BUSY_SNAPSHOT;
 }
 
+/* A page that we read and that has a newer version than our snapshot; 0 if there is none. */
+static uint32_t stale_read(const struct thr_conn *conn)
+{
+    for (size_t i = 0; i < conn->reads.count; i++)
+        if (thr_version_newest_seq(&conn->db->heap, conn->reads.pages[i]) > conn->snapshot)
+            return conn->reads.pages[i];
+    return 0;
+}
+
 /* Has any page that we read or wrote a newer version than our snapshot? */
 static int validate(struct thr_conn *conn)
 {
     const struct thr_heap *heap = &conn->db->heap;
+    uint32_t stale;
 
     for (uint32_t i = 0; i < conn->writes.count; i++) {
         const struct thr_write *write = &conn->writes.at[i];
@@ -48,12 +58,8 @@ static int validate(struct thr_conn *conn)
         if (write->publish && thr_version_newest_seq(heap, write->pgno) > conn->snapshot)
             return lost(conn, write->pgno == 1 ? THR_CONFLICT_SCHEMA : THR_CONFLICT_WRITE, write->pgno);
     }
-    for (size_t i = 0; i < conn->reads.count; i++) {
-        uint32_t pgno = conn->reads.pages[i];
-
-        if (thr_version_newest_seq(heap, pgno) > conn->snapshot)
-            return lost(conn, pgno == 1 ? THR_CONFLICT_SCHEMA : THR_CONFLICT_READ, pgno);
-    }
+    if ((stale = stale_read(conn)) != 0)
+        return lost(conn, stale == 1 ? THR_CONFLICT_SCHEMA : THR_CONFLICT_READ, stale);
     return SQLITE_OK;
 }
 
@@ -66,10 +72,7 @@ int thr_commit_check(struct thr_conn *conn)
 
 bool thr_commit_is_doomed(const struct thr_conn *conn)
 {
-    for (size_t i = 0; i < conn->reads.count; i++)
-        if (thr_version_newest_seq(&conn->db->heap, conn->reads.pages[i]) > conn->snapshot)
-            return true;
-    return false;
+    return stale_read(conn) != 0;
 }
 
 int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno)

@@ -285,7 +285,6 @@ static int commit_resized(struct thr_main_file *file)
         return SQLITE_BUSY_SNAPSHOT;
     }
     if ((rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK && (rc = thr_commit_finish(conn)) == SQLITE_OK) {
-        thr_txn_discard(conn); /* the heap that its frames lie in goes */
         if ((rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
             atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
             thr_log(rc,

@@ -83,6 +83,13 @@ _Noreturn static void sql_failed(sqlite3 *db, const char *sql, int rc)
     check_failed(__FILE__, __LINE__, "%.300s: code %d: %s", sql, rc, sqlite3_errmsg(db));
 }
 
+/* *sql_out is what was run; free it. */
+static int run_sql(sqlite3 *db, const char *format, va_list arguments, char **sql_out)
+{
+    *sql_out = format_sql(format, arguments);
+    return sqlite3_exec(db, *sql_out, NULL, NULL, NULL);
+}
+
 int db_try(sqlite3 *db, const char *format, ...)
 {
     va_list arguments;
@@ -90,9 +97,8 @@ int db_try(sqlite3 *db, const char *format, ...)
     int rc;
 
     va_start(arguments, format);
-    sql = format_sql(format, arguments);
+    rc = run_sql(db, format, arguments, &sql);
     va_end(arguments);
-    rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
     sqlite3_free(sql);
     return rc;
 }
@@ -104,9 +110,8 @@ void db_exec(sqlite3 *db, const char *format, ...)
     int rc;
 
     va_start(arguments, format);
-    sql = format_sql(format, arguments);
+    rc = run_sql(db, format, arguments, &sql);
     va_end(arguments);
-    rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
     if (rc != SQLITE_OK)
         sql_failed(db, sql, rc);
     sqlite3_free(sql);
