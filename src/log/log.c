@@ -15,6 +15,7 @@
 _Static_assert(sizeof(struct thr_segment_head) == 80, "a file format");
 
 enum { SECTOR = 512 };
+static const char MAGIC[8] = {'T', 'h', 'r', 'g', 'L', 'o', 'g', '1'};
 
 char *thr_log_path(const char *directory, uint64_t number)
 {
@@ -152,16 +153,8 @@ static size_t records_offset(uint32_t runs)
     return (sizeof(struct thr_segment_head) + runs * sizeof(struct thr_page_run) + 63) & ~(size_t)63;
 }
 
-static uint64_t magic_word(const struct thr_segment_head *head)
-{
-    uint64_t word;
-
-    memcpy(&word, head->magic, sizeof word);
-    return word;
-}
-
-/* Make `segment` the one that is appended to. commit_lock. */
-static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint64_t first_seq, uint32_t runs)
+/* Everything of a segment's header but its magic. commit_lock. */
+static void segment_fill(struct thr_log *log, struct thr_segment *segment, uint64_t first_seq, uint32_t runs)
 {
     struct thr_head *shared = log->shm->head;
     uint64_t seq = atomic_load_explicit(&shared->commit_seq, memory_order_relaxed);
@@ -169,7 +162,7 @@ static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint
     struct thr_segment_head head = {.version = 1};
     struct thr_page_run *to = (struct thr_page_run *)(void *)(segment->at + sizeof head);
 
-    memcpy(head.magic, "ThrgLog1", 8);
+    memcpy(head.magic, MAGIC, sizeof head.magic);
     head.page_size = atomic_load_explicit(&shared->page_size, memory_order_relaxed);
     head.number = segment->number;
     thr_os_random(&head.salt, sizeof head.salt);
@@ -186,12 +179,28 @@ static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint
     segment->written_back = 0;
     atomic_store_explicit(&log->written_back, 0, memory_order_relaxed);
     memset(segment->at + head.records_at, 0, sizeof(struct thr_record_head)); /* no record yet */
+    memcpy(segment->at + sizeof MAGIC, (const uint8_t *)&head + sizeof MAGIC, sizeof head - sizeof MAGIC);
+}
+
+/* Make `segment`, which is filled, the one that is appended to. commit_lock. */
+static void segment_start(struct thr_log *log, struct thr_segment *segment)
+{
+    struct thr_head *shared = log->shm->head;
+    uint64_t magic, records_at;
+
+    memcpy(&magic, MAGIC, sizeof magic);
+    memcpy(&records_at, segment->at + offsetof(struct thr_segment_head, records_at), sizeof records_at);
     /* The magic last: a process that dies here leaves no segment rather than half a header. */
-    memcpy(segment->at + 8, (const uint8_t *)&head + 8, sizeof head - 8);
-    atomic_store_explicit((_Atomic uint64_t *)(void *)segment->at, magic_word(&head), memory_order_release);
+    atomic_store_explicit((_Atomic uint64_t *)(void *)segment->at, magic, memory_order_release);
     log->current = segment;
     atomic_store_explicit(&shared->log_segment, segment->number, memory_order_relaxed);
-    atomic_store_explicit(&shared->log_tail, head.records_at, memory_order_relaxed);
+    atomic_store_explicit(&shared->log_tail, records_at, memory_order_relaxed);
+}
+
+static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint64_t first_seq, uint32_t runs)
+{
+    segment_fill(log, segment, first_seq, runs);
+    segment_start(log, segment);
 }
 
 bool thr_segment_check(const uint8_t *at, size_t bytes)
@@ -201,7 +210,7 @@ bool thr_segment_check(const uint8_t *at, size_t bytes)
     if (bytes < sizeof head)
         return false;
     memcpy(&head, at, sizeof head);
-    return memcmp(head.magic, "ThrgLog1", 8) == 0 && head.version == 1 &&
+    return memcmp(head.magic, MAGIC, sizeof MAGIC) == 0 && head.version == 1 &&
            head.head_hash == XXH3_64bits(&head, offsetof(struct thr_segment_head, head_hash)) &&
            head.records_at <= bytes && records_offset(head.run_count) == head.records_at &&
            head.run_hash == XXH3_64bits(at + sizeof head, head.run_count * sizeof(struct thr_page_run));
@@ -246,13 +255,15 @@ int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directo
     if (rc == SQLITE_OK)
         rc = segment_make(log, number, bytes, &segment);
     if (rc == SQLITE_OK) {
-        segment_begin(log, segment, seq + 1, runs);
+        segment_fill(log, segment, seq + 1, runs);
         /* A header of one sector is there after a power cut, or not. Half of a larger one could not be told from one that
-         * has rotted. */
+         * has rotted: all of it must be there before the sector with the magic can be. */
         if (records_offset(runs) > SECTOR)
             rc = thr_os_sync(segment->fd);
     }
-    if (rc != SQLITE_OK) {
+    if (rc == SQLITE_OK) {
+        segment_start(log, segment);
+    } else {
         segment_free(segment);
         thr_log_close(log);
         return rc;
