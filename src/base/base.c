@@ -78,6 +78,13 @@ const uint8_t *thr_base_fetch(struct thr_base *base, size_t bytes, int64_t offse
     return (size_t)offset + bytes <= base->map_bytes ? at + offset : NULL;
 }
 
+bool thr_base_contains(const struct thr_base *base, const void *at)
+{
+    uintptr_t from = (uintptr_t)atomic_load_explicit(&base->at, memory_order_acquire);
+
+    return from != 0 && (uintptr_t)at >= from && (uintptr_t)at - from < base->map_bytes;
+}
+
 int thr_base_write(struct thr_base *base, const void *from, size_t bytes, int64_t offset)
 {
     int64_t end = offset + (int64_t)bytes;

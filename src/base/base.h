@@ -27,6 +27,8 @@ struct thr_base {
 int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset);
 /* A pointer into the file's mapping, or NULL if it cannot be had (past the end, no address space). */
 const uint8_t *thr_base_fetch(struct thr_base *base, size_t bytes, int64_t offset);
+/* Whether that is such a pointer. */
+bool thr_base_contains(const struct thr_base *base, const void *at);
 int thr_base_write(struct thr_base *base, const void *from, size_t bytes, int64_t offset);
 int thr_base_truncate(struct thr_base *base, int64_t bytes);
 /* Around fork(): no other thread maps the file in between. */

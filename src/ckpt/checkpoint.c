@@ -12,11 +12,20 @@
 #include "../txn/page1.h"
 #include "stock.h"
 
-enum { STEP_ENTRIES = 512, STEP_PAGES = 24, WRITE_BACK_PAGES = 2048 };
-static const uint64_t BARRIER_NS = 200000000;
+enum { STEP_ENTRIES = 512, STEP_PAGES = 24, TRIM_ENTRIES = 2048, WRITE_BACK_PAGES = 2048 };
+/* So many times checkpoint_bytes of log may an old snapshot hold back. Then what it sees in the file is copied to the
+ * heap instead. */
+enum { PASS_FACTOR = 8, BEHIND_FACTOR = 2 };
+static const uint64_t BARRIER_NS = 200000000, RUN_PATIENCE_NS = 10000000000;
 
-/* The newest version that every snapshot in use sees is safe to write. Announce it as a snapshot of our own, so that
- * the versions it sees stay, and make sure that somebody else still held them when we did. */
+static uint64_t oldest(const struct thr_db *db, uint64_t if_none)
+{
+    return db->checkpoint_passing ? thr_oldest_pointing(&db->shm, if_none) : thr_oldest_snapshot(&db->shm, if_none);
+}
+
+/* Choose what is written: the newest version that every snapshot in use sees; or, if old ones are passed, that everybody
+ * sees who has pointers into the file. Announce it as a snapshot of our own, so that the versions it sees stay, and make
+ * sure that somebody else still held them when we did. */
 static uint64_t pin(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
@@ -24,38 +33,78 @@ static uint64_t pin(struct thr_db *db)
 
     do {
         now = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
-        seq = thr_oldest_snapshot(&db->shm, now);
+        seq = oldest(db, now);
         atomic_store_explicit(&head->checkpoint_snapshot, seq, memory_order_seq_cst); /* pairs with reclamation */
+        atomic_store_explicit(&head->passing_seq, db->checkpoint_passing ? seq : 0,
+                              memory_order_seq_cst); /* pairs with hold_base() */
         now = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
-    } while (thr_oldest_snapshot(&db->shm, now) != seq);
+    } while (oldest(db, now) != seq);
     return seq;
 }
 
 static void unpin(struct thr_db *db)
 {
     atomic_store_explicit(&db->shm.head->checkpoint_snapshot, 0, memory_order_seq_cst);
+    atomic_store_explicit(&db->shm.head->passing_seq, 0, memory_order_seq_cst);
+}
+
+/* The file is about to get version `version` of the page. If a snapshot that is older sees what the file has now, put
+ * that into the heap, for all of them. */
+static int keep_for_older(struct thr_db *db, uint32_t pgno, uint64_t version, const struct thr_snapshots *older)
+{
+    struct thr_heap *heap = &db->heap;
+    int64_t offset = (int64_t)(pgno - 1) * heap->page_size;
+    bool was_free = thr_shm_bit(&db->shm, THR_BITS_BASE_FREE, pgno);
+    uint32_t index;
+    int rc;
+
+    if (offset >= atomic_load_explicit(&db->base.bytes, memory_order_relaxed) && !was_free)
+        return SQLITE_OK; /* it has nothing yet */
+    for (uint32_t i = 0; i < older->count && older->seq[i] < version; i++) {
+        if (thr_version_find(heap, pgno, older->seq[i], NULL) != 0)
+            continue;
+        if ((rc = thr_frame_take(heap, &db->checkpoint_frames, &index)) != SQLITE_OK)
+            return rc;
+        if ((rc = thr_base_read(&db->base, thr_heap_page(heap, index), heap->page_size, offset)) != SQLITE_OK) {
+            thr_frame_give(heap, &db->checkpoint_frames, index);
+            return rc;
+        }
+        thr_version_insert(heap, &db->checkpoint_frames, pgno, was_free, index, older->seq[i]);
+        THR_POINT("kept");
+        break;
+    }
+    return SQLITE_OK;
 }
 
 /* Write page `pgno` as snapshot `seq` sees it, if that is newer than `horizon`. */
-static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t horizon, bool *written_out)
+static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t horizon,
+                      const struct thr_snapshots *older, bool *written_out)
 {
     bool is_free = false;
     uint32_t page_size = db->heap.page_size;
     uint32_t frame = thr_version_find(&db->heap, pgno, seq, &is_free);
+    uint64_t version;
+    int rc;
 
     *written_out = false;
-    if (frame == 0 || is_free ||
-        atomic_load_explicit(&thr_heap_frame(&db->heap, frame)->seq, memory_order_relaxed) <= horizon)
+    if (frame == 0 || is_free)
+        return SQLITE_OK;
+    version = atomic_load_explicit(&thr_heap_frame(&db->heap, frame)->seq, memory_order_relaxed);
+    if (version <= horizon)
         return SQLITE_OK;
     *written_out = true;
+    if (older->count > 0 && (rc = keep_for_older(db, pgno, version, older)) != SQLITE_OK)
+        return rc;
     return thr_base_write(&db->base, thr_heap_page(&db->heap, frame), page_size, (int64_t)(pgno - 1) * page_size);
 }
 
-static void cycle_begin(struct thr_db *db)
+static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
 {
     uint64_t now = atomic_load_explicit(&db->shm.head->visible_seq, memory_order_acquire);
     uint64_t extent;
 
+    thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
+    db->checkpoint_passing = pass || live / PASS_FACTOR >= db->checkpoint_bytes;
     db->checkpoint_target = pin(db);
     extent = atomic_load_explicit(&db->shm.head->extent[now % THR_EXTENTS], memory_order_acquire);
     db->checkpoint_end = (uint32_t)(extent >> 32);
@@ -64,78 +113,205 @@ static void cycle_begin(struct thr_db *db)
     db->checkpoint_durable = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;
     if (db->checkpoint_durable && thr_log_sync(&db->log, db->checkpoint_target) != SQLITE_OK)
         db->checkpoint_page = 0;
+    THR_POINT("cycle-begun");
 }
 
-static void cycle_end(struct thr_db *db)
+static int cycle_end(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
     uint64_t first;
+    int rc;
 
     db->checkpoint_page = 0;
-    if (db->checkpoint_durable && thr_os_sync(db->base.fd) != SQLITE_OK) {
+    if (db->checkpoint_durable && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK) {
         thr_log_fail(&db->log, db->path); /* what the kernel has thrown away no later sync will bring back */
-        return;
+        return rc;
     }
+    THR_POINT("base-synced");
     /* The head of the first segment that is kept has the free list: it must be durable, too. */
     first = thr_log_first_needed(&db->log, db->checkpoint_target);
     if (db->checkpoint_durable &&
-        thr_log_sync(&db->log, atomic_load_explicit(&head->commit_seq, memory_order_acquire)) != SQLITE_OK)
-        return;
-    if (thr_horizon_write(db->log.directory, db->log.mode, first, db->checkpoint_durable) != SQLITE_OK)
-        return; /* the log is kept, and the next cycle tries again */
+        (rc = thr_log_sync(&db->log, atomic_load_explicit(&head->commit_seq, memory_order_acquire))) != SQLITE_OK)
+        return rc;
+    if ((rc = thr_horizon_write(db->log.directory, db->log.mode, first, db->checkpoint_durable)) != SQLITE_OK)
+        return rc; /* the log is kept, and the next cycle tries again */
+    THR_POINT("horizon");
     atomic_store_explicit(&head->horizon, db->checkpoint_target, memory_order_release);
     thr_log_retire(&db->log, db->checkpoint_target);
+    atomic_store_explicit(&db->live_after, atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed),
+                          memory_order_relaxed);
+    if (thr_heap_is_large(&db->heap)) {
+        db->trim_seq = db->checkpoint_target;
+        atomic_store_explicit(&db->trim_page, 1, memory_order_relaxed);
+    }
+    return SQLITE_OK;
 }
 
-void thr_checkpoint_step(struct thr_conn *conn)
+/* Let the heap forget newest versions that the file has, as long as it is large. */
+static void trim(struct thr_db *db, uint32_t entries)
 {
-    struct thr_db *db = conn->db;
+    struct thr_shm *shm = &db->shm;
+    uint32_t pgno = atomic_load_explicit(&db->trim_page, memory_order_relaxed), index, marked;
+    uint64_t floor, seq;
+
+    db->checkpoint_passing = true;
+    pin(db); /* what is the newest version now is not reclaimed under us */
+    floor = thr_oldest_snapshot(shm, UINT64_MAX);
+    for (; entries > 0 && pgno <= db->checkpoint_end; entries--, pgno++) {
+        const _Atomic uint32_t *newest = thr_shm_newest(shm, pgno);
+        const struct thr_frame *frame;
+
+        if (newest == NULL || (index = atomic_load_explicit(newest, memory_order_seq_cst)) == 0)
+            continue;
+        frame = thr_heap_frame(&db->heap, index);
+        seq = atomic_load_explicit(&frame->seq, memory_order_acquire);
+        marked = atomic_load_explicit(&frame->pgno, memory_order_relaxed);
+        if (atomic_load_explicit(&frame->superseded, memory_order_acquire) != 0 || seq > db->trim_seq ||
+            index != atomic_load_explicit(newest, memory_order_seq_cst))
+            continue;
+        if ((marked & THR_PGNO_FREE) != 0 && seq > floor)
+            continue; /* the file has what older snapshots see, and nothing else tells them that it is not free */
+        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, pgno, (marked & THR_PGNO_FREE) != 0);
+        thr_version_unlink_newest(&db->heap, &db->checkpoint_frames, pgno, index, floor);
+    }
+    unpin(db);
+    atomic_store_explicit(&db->trim_page, pgno <= db->checkpoint_end && thr_heap_is_large(&db->heap) ? pgno : 0,
+                          memory_order_relaxed);
+    thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
+}
+
+/* Write up to `pages` pages of the cycle, and end it after the last one. */
+static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages)
+{
     struct thr_head *head = db->shm.head;
-    uint64_t live = atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed);
-    uint32_t entries = STEP_ENTRIES, pages = STEP_PAGES, first;
-    uint64_t seq, horizon;
+    uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
+    uint64_t seq = db->checkpoint_durable ? db->checkpoint_target : pin(db);
+    struct thr_snapshots older = {.count = 0};
+    uint32_t first = db->checkpoint_page;
     bool written;
     int rc = SQLITE_OK;
 
-    thr_log_prepare(&db->log);
-    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
-        thr_log_write_back(&db->log);
-    if (live < db->checkpoint_bytes || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
-        return;
-    if (live > 2 * db->checkpoint_bytes) { /* falling behind: do more at a time */
-        entries *= 4;
-        pages *= 4;
+    THR_POINT("checkpoint");
+    if (db->checkpoint_passing && !thr_snapshots_before(&db->shm, seq, &older)) {
+        db->checkpoint_page = 0; /* too many to keep versions for: wait for them after all */
+        return SQLITE_BUSY;
     }
-    horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
+    while (entries-- > 0 && pages > 0 && db->checkpoint_page <= db->checkpoint_end && rc == SQLITE_OK) {
+        if ((rc = write_page(db, db->checkpoint_page, seq, horizon, &older, &written)) == SQLITE_OK) {
+            db->checkpoint_page++;
+            pages -= written;
+            if (written)
+                atomic_fetch_add_explicit(&head->counter[THR_COUNT_CHECKPOINT_PAGES], 1, memory_order_relaxed);
+        }
+    }
+    if (db->checkpoint_durable && db->checkpoint_page / WRITE_BACK_PAGES != first / WRITE_BACK_PAGES)
+        thr_os_write_back(db->base.fd, 0, 0); /* the sync at the end is to find little left */
+    if (rc != SQLITE_OK)
+        thr_log(rc, "throng: cannot write page %u of %s; its log is kept", db->checkpoint_page, db->path);
+    else if (db->checkpoint_page > db->checkpoint_end)
+        rc = cycle_end(db);
+    return rc;
+}
+
+/* One piece. checkpoint_lock. *done_out: there is nothing left to do but what snapshots in use hold back. */
+static int piece(struct thr_db *db, uint32_t times, bool pass, bool *done_out)
+{
+    struct thr_head *head = db->shm.head;
+    uint64_t live = atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed);
+    int rc = SQLITE_OK;
+
+    *done_out = false;
+    if (atomic_load_explicit(&db->trim_page, memory_order_relaxed) != 0 && db->checkpoint_page == 0) {
+        trim(db, TRIM_ENTRIES * times);
+        return SQLITE_OK;
+    }
     if (db->checkpoint_page != 0 && !db->checkpoint_durable &&
         atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
         db->checkpoint_page = 0; /* begun when nobody cared: once more */
     if (db->checkpoint_page == 0) {
-        cycle_begin(db);
-        if (db->checkpoint_target <= horizon)
+        cycle_begin(db, live, pass);
+        if (db->checkpoint_target <= atomic_load_explicit(&head->horizon, memory_order_relaxed)) {
             db->checkpoint_page = 0; /* the oldest snapshot holds everything back */
-    }
-    if (db->checkpoint_page != 0) {
-        THR_POINT("checkpoint");
-        seq = db->checkpoint_durable ? db->checkpoint_target : pin(db);
-        first = db->checkpoint_page;
-        while (entries-- > 0 && pages > 0 && db->checkpoint_page <= db->checkpoint_end && rc == SQLITE_OK) {
-            if ((rc = write_page(db, db->checkpoint_page, seq, horizon, &written)) == SQLITE_OK) {
-                db->checkpoint_page++;
-                pages -= written;
-                thr_count(conn->slot, THR_COUNT_CHECKPOINT_PAGES, written);
-            }
+            *done_out = true;
         }
-        if (db->checkpoint_durable && db->checkpoint_page / WRITE_BACK_PAGES != first / WRITE_BACK_PAGES)
-            thr_os_write_back(db->base.fd, 0, 0); /* the sync at the end is to find little left */
-        if (rc != SQLITE_OK)
-            thr_log(rc, "throng: cannot write page %u of %s; its log is kept", db->checkpoint_page, db->path);
-        else if (db->checkpoint_page > db->checkpoint_end)
-            cycle_end(db);
     }
+    if (db->checkpoint_page != 0)
+        rc = write_some(db, STEP_ENTRIES * times, STEP_PAGES * times);
     if (db->checkpoint_page == 0 || !db->checkpoint_durable)
         unpin(db);
+    return rc;
+}
+
+static bool is_due(const struct thr_db *db)
+{
+    uint64_t live = atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed);
+
+    return live >= db->checkpoint_bytes || atomic_load_explicit(&db->trim_page, memory_order_relaxed) != 0 ||
+           (thr_heap_is_large(&db->heap) &&
+            live >= atomic_load_explicit(&db->live_after, memory_order_relaxed) + db->pressure_bytes);
+}
+
+bool thr_checkpoint_try(struct thr_db *db, uint32_t times)
+{
+    struct thr_head *head = db->shm.head;
+    bool done = true;
+
+    if (!is_due(db) || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
+        return false;
+    if (piece(db, times, false, &done) != SQLITE_OK)
+        done = true;
     thr_mutex_unlock(&head->checkpoint_lock);
+    return !done;
+}
+
+bool thr_checkpoint_is_behind(const struct thr_db *db)
+{
+    return atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed) / BEHIND_FACTOR >= db->checkpoint_bytes;
+}
+
+void thr_checkpoint_tend_log(struct thr_db *db)
+{
+    thr_log_prepare(&db->log);
+    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
+        thr_log_write_back(&db->log);
+}
+
+void thr_checkpoint_step(struct thr_db *db)
+{
+    if (db->has_checkpointer) {
+        thr_checkpointer_wake(db);
+        if (!thr_checkpoint_is_behind(db))
+            return;
+    } else {
+        thr_checkpoint_tend_log(db);
+    }
+    thr_checkpoint_try(db, thr_checkpoint_is_behind(db) ? 4 : 1);
+}
+
+int thr_checkpoint_run(struct thr_db *db, bool pass)
+{
+    struct thr_head *head = db->shm.head;
+    uint64_t wanted = atomic_load_explicit(&head->visible_seq, memory_order_acquire);
+    bool done = false;
+    int rc = SQLITE_OK;
+
+    if (db->directory == NULL || db->foreign || db->heap.at == NULL)
+        return SQLITE_OK;
+    thr_log_prepare(&db->log);
+    /* The lock is let go after each piece: the commits of others go on. */
+    while (rc == SQLITE_OK && !done &&
+           (atomic_load_explicit(&head->horizon, memory_order_acquire) < wanted ||
+            atomic_load_explicit(&db->trim_page, memory_order_relaxed) != 0)) {
+        if (thr_log_failed(&db->log))
+            return SQLITE_IOERR_FSYNC;
+        if (!thr_mutex_lock(&head->checkpoint_lock, RUN_PATIENCE_NS))
+            return SQLITE_BUSY;
+        rc = piece(db, 16, pass, &done);
+        thr_mutex_unlock(&head->checkpoint_lock);
+    }
+    if (rc == SQLITE_OK && atomic_load_explicit(&head->horizon, memory_order_acquire) < wanted)
+        rc = SQLITE_BUSY;
+    return rc;
 }
 
 /* Every page's newest version. Nobody else uses the database. */
@@ -143,11 +319,12 @@ static int write_all(struct thr_db *db, uint32_t page_count)
 {
     uint64_t seq = atomic_load_explicit(&db->shm.head->commit_seq, memory_order_acquire);
     uint64_t horizon = atomic_load_explicit(&db->shm.head->horizon, memory_order_relaxed);
+    const struct thr_snapshots nobody = {.count = 0};
     bool written;
     int rc = SQLITE_OK;
 
     for (uint32_t pgno = 1; pgno <= page_count && rc == SQLITE_OK; pgno++)
-        rc = write_page(db, pgno, seq, horizon, &written);
+        rc = write_page(db, pgno, seq, horizon, &nobody, &written);
     return rc;
 }
 
@@ -250,6 +427,7 @@ int thr_checkpoint_resize(struct thr_db *db)
     if ((rc = thr_db_start_heap(db, header.page_size)) != SQLITE_OK)
         goto done;
     db->checkpoint_page = 0;
+    atomic_store_explicit(&db->trim_page, 0, memory_order_relaxed);
     unpin(db);
     atomic_store_explicit(&head->page_size, header.page_size, memory_order_relaxed);
     atomic_store_explicit(&db->usable_size, header.usable_size, memory_order_relaxed);

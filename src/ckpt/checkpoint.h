@@ -13,7 +13,25 @@
 /* A bounded piece of a checkpoint, if one is due and nobody else is at it. Called by a connection after its commit,
  * without a lock and without a snapshot that must be kept. Errors are logged and the piece is tried again later: the
  * log keeps everything meanwhile. */
-void thr_checkpoint_step(struct thr_conn *conn);
+void thr_checkpoint_step(struct thr_db *db);
+/* `times` as much, and nothing else. False: there is nothing more to do for now. */
+bool thr_checkpoint_try(struct thr_db *db, uint32_t times);
+/* So much log has piled up that everybody has to help. */
+bool thr_checkpoint_is_behind(const struct thr_db *db);
+/* What the log needs from time to time, without a lock. */
+void thr_checkpoint_tend_log(struct thr_db *db);
+/* A whole checkpoint of what is committed now, with pauses for others. `pass`: also past snapshots that are older, by
+ * keeping what they see of the file in the heap. Blocks; no lock and no snapshot of the caller's may be in the way.
+ * SQLITE_OK; SQLITE_BUSY: snapshots in use hold some of it back; SQLITE_FULL, SQLITE_IOERR_*: the log is kept. */
+int thr_checkpoint_run(struct thr_db *db, bool pass);
+
+/* --- checkpointer.c: a thread that takes the steps instead of whoever commits --- */
+
+/* If it cannot be started, that is logged, and callers go on to take the steps. */
+void thr_checkpointer_start(struct thr_db *db);
+void thr_checkpointer_stop(struct thr_db *db);
+/* There may be something to do. */
+void thr_checkpointer_wake(struct thr_db *db);
 
 /* Write everything to the file, completely: the last connection is gone. SQLITE_OK, or the error; then the directory
  * must stay, and the next open recovers. */

@@ -38,6 +38,8 @@ int thr_heap_create(struct thr_heap *heap, struct thr_shm *shm, const char *path
     heap->group_bytes = heap->header_bytes + ((size_t)page_size << heap->group_shift);
     heap->map_bytes = HEAP_MAP_BYTES;
     frames = (uint64_t)(heap->map_bytes / heap->group_bytes) << heap->group_shift;
+    if (heap->limit_bytes != 0 && frames > heap->limit_bytes / page_size)
+        frames = heap->limit_bytes / page_size;
     heap->frame_limit = frames > INT32_MAX ? INT32_MAX : (uint32_t)frames;
     if ((rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE, mode, &heap->fd, NULL)) != SQLITE_OK)
         return rc;
@@ -52,6 +54,9 @@ int thr_heap_create(struct thr_heap *heap, struct thr_shm *shm, const char *path
     head->free_frames = head->orphans = head->frame_count = 0;
     head->next_frame = 1;
     atomic_store_explicit(&head->frames_used, 0, memory_order_relaxed);
+    atomic_store_explicit(&heap->soft_frames,
+                          (uint32_t)((heap->limit_bytes != 0 ? heap->limit_bytes / 2 : THR_HEAP_LARGE) / page_size),
+                          memory_order_release);
     return SQLITE_OK;
 
 err_close:

@@ -19,11 +19,12 @@
 /* Frame header.
  *   off size field         writer                guard
  *     0    8 seq           committer, reclaimer  atomic; FRAME_PRIVATE until published, then the commit sequence
- *     8    8 superseded    committer             atomic; sequence of the next version of the page, 0 while newest
+ *     8    8 superseded    committer             atomic; sequence of the next version of the page, 0 while it is the
+ *                                                newest; that version may be in the base file by now
  *    16    4 older         committer, unlinker   atomic; next older frame of the page, 0: the base file
  *    20    4 pgno          owner                 atomic; page, with FRAME_FREE if the page is free in this version
  *    24    4 garbage_next  owner                 list of superseded frames, or of free frames
- *    28    4 reserved
+ *    28    1 is_unlinked   owner                 superseded, and in no chain any more
  *
  * A reader that walks a chain may stand on a frame that is reclaimed and used again under it. It notices by `seq`,
  * which it loads before and after the rest: a frame never carries the same sequence twice, and it is made
@@ -34,10 +35,13 @@ struct thr_frame {
     _Atomic uint32_t older;
     _Atomic uint32_t pgno;
     uint32_t garbage_next;
-    uint32_t reserved;
+    bool is_unlinked;
 };
 
 #define THR_FRAME_PRIVATE UINT64_MAX
+
+#define THR_HEAP_LEAST ((uint64_t)4 << 20) /* bytes, of a limit */
+#define THR_HEAP_LARGE ((uint64_t)1 << 30) /* bytes, unless there is a limit */
 
 struct thr_heap {
     struct thr_shm *shm;
@@ -48,14 +52,24 @@ struct thr_heap {
     uint32_t group_shift; /* log2 of frames in a group */
     uint32_t header_bytes;
     size_t group_bytes;
-    uint32_t frame_limit; /* at most so many frames */
-    uint32_t generation;  /* counts creations: stocks of an older one are void */
+    uint64_t limit_bytes;         /* set before it is created; 0: as much as can be mapped */
+    _Atomic uint32_t soft_frames; /* in use: more make it large */
+    uint32_t frame_limit;         /* at most so many frames */
+    uint32_t generation;          /* counts creations: stocks of an older one are void */
 };
 
 /* Make an empty heap for this page size in a new file. SQLITE_OK, SQLITE_NOMEM, SQLITE_FULL, SQLITE_CANTOPEN,
  * SQLITE_IOERR_*; on error nothing stays open. */
 int thr_heap_create(struct thr_heap *heap, struct thr_shm *shm, const char *path, uint32_t mode, uint32_t page_size);
 void thr_heap_close(struct thr_heap *heap);
+
+/* So large that it should forget what the base file has as well. Any thread, also before it is created. */
+static inline bool thr_heap_is_large(const struct thr_heap *heap)
+{
+    uint32_t soft = atomic_load_explicit(&heap->soft_frames, memory_order_acquire); /* pairs with thr_heap_create() */
+
+    return soft != 0 && atomic_load_explicit(&heap->shm->head->frames_used, memory_order_relaxed) > soft;
+}
 
 static inline struct thr_frame *thr_heap_frame(const struct thr_heap *heap, uint32_t index)
 {
@@ -102,16 +116,44 @@ static inline void thr_frames_check(const struct thr_heap *heap, struct thr_fram
         *own = (struct thr_frames){.generation = heap->generation};
 }
 
-/* The oldest snapshot in use, or `if_none`. */
+/* The oldest snapshot in use, or `if_none`; and the oldest of those with pointers into the base file. */
 uint64_t thr_oldest_snapshot(const struct thr_shm *shm, uint64_t if_none);
+uint64_t thr_oldest_pointing(const struct thr_shm *shm, uint64_t if_none);
+
+#define THR_SNAPSHOTS_BEFORE 64u
+
+struct thr_snapshots {
+    uint64_t seq[THR_SNAPSHOTS_BEFORE]; /* ascending, each once */
+    uint32_t count;
+};
+
+/* The snapshots in use before `seq`. False: there are more. */
+bool thr_snapshots_before(const struct thr_shm *shm, uint64_t seq, struct thr_snapshots *out);
+
+/* --- version.c --- */
 
 /* The version of `pgno` in snapshot `seq`: a frame, or 0 for the base file (I1). The snapshot must be announced in a
  * slot or as the checkpointer's. *free_out (may be NULL) says whether the page is free in that version; it is left
- * alone if the result is 0. */
+ * alone if the result is 0. Who has read the base file must ask again: only if the result is 0 once more was it right. */
 uint32_t thr_version_find(const struct thr_heap *heap, uint32_t pgno, uint64_t seq, bool *free_out);
 /* Sequence of the newest version, 0 if only the base file has the page. The caller must make sure of it again under
  * commit_lock. */
 uint64_t thr_version_newest_seq(const struct thr_heap *heap, uint32_t pgno);
+/* The frame becomes the newest version. Returns the frame that it supersedes, which the caller has to retire; 0 if there
+ * is none. commit_lock. */
+uint32_t thr_version_publish(struct thr_heap *heap, uint32_t pgno, bool is_free, uint32_t index, uint64_t seq);
+/* Take a superseded frame that no snapshot can see out of its chain. `floor`: the oldest snapshot in use. False: not
+ * now. */
+bool thr_version_unlink(struct thr_heap *heap, uint32_t index, uint64_t floor);
+/* Before the base file gets a newer version of the page: a frame with what it had, for snapshots from `seq` on, which is
+ * in use. `own` keeps it until they are gone. checkpoint_lock. */
+void thr_version_insert(struct thr_heap *heap, struct thr_frames *own, uint32_t pgno, bool is_free, uint32_t index,
+                        uint64_t seq);
+/* Take the newest frame, which the base file has by now, out of its chain. False: it is not the newest any more, or a
+ * transaction older than the page's first frame is under way. checkpoint_lock; a snapshot of the caller's, taken before
+ * it looked at the chain, keeps the frame from being used again meanwhile. */
+bool thr_version_unlink_newest(struct thr_heap *heap, struct thr_frames *own, uint32_t pgno, uint32_t index,
+                               uint64_t floor);
 
 #define THR_PGNO_FREE \
     0x80000000u /* in struct thr_frame.pgno; limits page numbers to 2^31 - 1 (SQLite: 2^30 - 1 here) */

@@ -75,6 +75,36 @@ uint64_t thr_oldest_snapshot(const struct thr_shm *shm, uint64_t if_none)
     return oldest;
 }
 
+uint64_t thr_oldest_pointing(const struct thr_shm *shm, uint64_t if_none)
+{
+    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
+    uint64_t oldest = if_none, seq;
+
+    for (uint32_t i = 0; i < high; i++) {
+        const struct thr_slot *slot = thr_shm_slot(shm, i);
+
+        seq = atomic_load_explicit(&slot->snapshot, memory_order_seq_cst);
+        if (seq != 0 && seq < oldest && atomic_load_explicit(&slot->pointers, memory_order_seq_cst) != 0)
+            oldest = seq;
+    }
+    return oldest;
+}
+
+bool thr_snapshots_before(const struct thr_shm *shm, uint64_t seq, struct thr_snapshots *out)
+{
+    struct in_use use;
+
+    snapshots_in_use(shm, &use);
+    out->count = 0;
+    for (uint32_t i = 0; i < use.count && use.seq[i] < seq; i++)
+        if (out->count == 0 || out->seq[out->count - 1] != use.seq[i]) {
+            if (out->count == THR_SNAPSHOTS_BEFORE)
+                return false;
+            out->seq[out->count++] = use.seq[i];
+        }
+    return use.all_from == UINT64_MAX;
+}
+
 /* Whether some snapshot in use lies in [from, to). */
 static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
 {
@@ -93,34 +123,6 @@ static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
     return low < use->count && use->seq[low] < to;
 }
 
-/* Take `index` out of its page's chain. Two neighbours must not be unlinked at once, hence the lock; it is held for
- * a few loads, and whoever finds it taken comes back later. Publication at the head of the chain goes on meanwhile. */
-static bool unlink_frame(struct thr_heap *heap, uint32_t index)
-{
-    struct thr_frame *frame = thr_heap_frame(heap, index);
-    uint32_t pgno = atomic_load_explicit(&frame->pgno, memory_order_relaxed) & ~THR_PGNO_FREE;
-    _Atomic uint8_t *lock = &heap->shm->head->unlink_lock[pgno % THR_UNLINK_LOCKS];
-    uint32_t at;
-
-    if (atomic_exchange_explicit(lock, 1, memory_order_acquire) != 0) /* pairs with the release below */
-        return false;
-    at = atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire); /* pairs with publish() */
-    for (;;) {
-        struct thr_frame *newer;
-
-        THR_ASSERT(at != 0 && at != index);
-        newer = thr_heap_frame(heap, at);
-        at = atomic_load_explicit(&newer->older, memory_order_acquire);
-        if (at == index) {
-            atomic_store_explicit(&newer->older, atomic_load_explicit(&frame->older, memory_order_relaxed),
-                                  memory_order_release); /* pairs with thr_version_find() */
-            break;
-        }
-    }
-    atomic_store_explicit(lock, 0, memory_order_release);
-    return true;
-}
-
 static bool reclaim_one(struct thr_heap *heap, struct thr_frames *own, const struct in_use *use, uint32_t index,
                         bool *visible_out)
 {
@@ -129,8 +131,9 @@ static bool reclaim_one(struct thr_heap *heap, struct thr_frames *own, const str
     uint64_t to = atomic_load_explicit(&frame->superseded, memory_order_relaxed);
 
     *visible_out = seen(use, from, to);
-    if (*visible_out || !unlink_frame(heap, index))
+    if (*visible_out || (!frame->is_unlinked && !thr_version_unlink(heap, index, use->floor)))
         return false;
+    frame->is_unlinked = false;
     thr_frame_give(heap, own, index);
     return true;
 }
@@ -174,55 +177,4 @@ uint32_t thr_frames_reclaim(struct thr_heap *heap, struct thr_frames *own)
         }
     }
     return freed;
-}
-
-uint32_t thr_version_find(const struct thr_heap *heap, uint32_t pgno, uint64_t seq, bool *free_out)
-{
-    const _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
-    uint32_t index, older, marked;
-    uint64_t frame_seq;
-
-    if (newest == NULL || heap->at == NULL)
-        return 0;
-again:
-    index = atomic_load_explicit(newest, memory_order_seq_cst); /* after the snapshot was announced */
-    while (index != 0) {
-        const struct thr_frame *frame = thr_heap_frame(heap, index);
-
-        frame_seq = atomic_load_explicit(&frame->seq, memory_order_acquire); /* pairs with publish() */
-        if (frame_seq <= seq) {
-            marked = atomic_load_explicit(&frame->pgno, memory_order_relaxed);
-            if ((marked & ~THR_PGNO_FREE) != pgno) /* used again for another page under us */
-                goto again;
-            if (free_out != NULL)
-                *free_out = (marked & THR_PGNO_FREE) != 0;
-            return index;
-        }
-        older = atomic_load_explicit(&frame->older, memory_order_acquire);
-        marked = atomic_load_explicit(&frame->pgno, memory_order_acquire);
-        if (frame_seq == THR_FRAME_PRIVATE || (marked & ~THR_PGNO_FREE) != pgno ||
-            atomic_load_explicit(&frame->seq, memory_order_relaxed) != frame_seq)
-            goto again;
-        index = older;
-    }
-    return 0;
-}
-
-uint64_t thr_version_newest_seq(const struct thr_heap *heap, uint32_t pgno)
-{
-    const _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
-    uint32_t index;
-    uint64_t seq;
-
-    if (newest == NULL || heap->at == NULL)
-        return 0;
-    /* The newest frame of a page is never reclaimed, but while we look it may become the second newest and go. */
-    for (;;) {
-        index = atomic_load_explicit(newest, memory_order_acquire); /* pairs with publish() */
-        if (index == 0)
-            return 0;
-        seq = atomic_load_explicit(&thr_heap_frame(heap, index)->seq, memory_order_acquire);
-        if (index == atomic_load_explicit(newest, memory_order_relaxed) && seq != THR_FRAME_PRIVATE)
-            return seq;
-    }
 }

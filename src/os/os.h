@@ -9,6 +9,7 @@
 #ifndef THR_OS_H
 #define THR_OS_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -120,6 +121,13 @@ int thr_os_lock(int fd, bool exclusive, int64_t offset, int64_t bytes); /* SQLIT
 void thr_os_unlock(int fd, int64_t offset, int64_t bytes);
 
 /* --- threads, time, chance --- */
+struct thr_thread {
+    pthread_t id;
+};
+
+/* A thread that no signal is delivered to. SQLITE_OK, SQLITE_NOMEM. */
+int thr_os_thread_start(struct thr_thread *thread, void *(*fn)(void *), void *arg);
+void thr_os_thread_join(struct thr_thread *thread); /* blocks */
 /* Sleep while *word == expected, at most `timeout_ns` (UINT64_MAX: no limit). Returns false on timeout. May wake for
  * nothing. Works across processes when the word is in a shared mapping. */
 bool thr_os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);

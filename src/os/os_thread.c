@@ -7,6 +7,8 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
+#include <signal.h>
+#include <sqlite3.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -17,6 +19,25 @@
 static struct timespec timespec_of(uint64_t ns)
 {
     return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_SECOND), .tv_nsec = (long)(ns % NS_PER_SECOND)};
+}
+
+int thr_os_thread_start(struct thr_thread *thread, void *(*fn)(void *), void *arg)
+{
+    sigset_t all, before;
+    int err = thr_os_fault_path(THR_OS_MEMORY, NULL);
+
+    if (err != 0)
+        return thr_os_fail(err, SQLITE_NOMEM);
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits it */
+    err = pthread_create(&thread->id, NULL, fn, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return err == 0 ? SQLITE_OK : thr_os_fail(err, SQLITE_NOMEM);
+}
+
+void thr_os_thread_join(struct thr_thread *thread)
+{
+    (void)pthread_join(thread->id, NULL);
 }
 
 /* Not the _PRIVATE operations: the words lie in mappings that several processes share. */

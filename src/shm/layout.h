@@ -40,6 +40,7 @@ enum thr_slot_state { THR_SLOT_FREE, THR_SLOT_IDLE, THR_SLOT_READER, THR_SLOT_WR
  *    16    4 state       owner   atomic; enum thr_slot_state; FREE <-> IDLE under slot_lock
  *    20    4 pid         owner   slot_lock
  *    24    8 committed   owner   atomic; sequence of its commit until `snapshot` is moved on to that, else 0
+ *    32    4 pointers    owner   atomic; pages of the base file that its pager points into: it must not change under them
  *    64   .. counters    owner   atomic, relaxed: statistics */
 struct thr_slot {
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t snapshot;
@@ -47,6 +48,7 @@ struct thr_slot {
     _Atomic uint32_t state;
     _Atomic uint32_t pid;
     _Atomic uint64_t committed;
+    _Atomic uint32_t pointers;
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t counter[16];
 };
 
@@ -83,6 +85,8 @@ enum thr_counter {
  *   log_segment    committer                   commit_lock; number of the segment that is appended to
  *   log_tail       committer                   commit_lock; where the next record goes in it
  *   horizon        checkpointer                checkpoint_lock; everything up to this sequence is in the base file
+ *   passing_seq    checkpointer                checkpoint_lock; snapshots before this one must not point into the base
+ *                                              file, as it gets newer versions; 0: none
  *   reserved_end   whoever extends             space_lock; pages up to here are given out
  *   pool_pages     refill, release, commit     space_lock; free pages that are in nobody's stripe
  *   space_epoch    rewrite                     alone_slot; stripes of an older epoch are void
@@ -125,6 +129,7 @@ struct thr_head {
     _Alignas(THR_CACHE_LINE) struct thr_mutex checkpoint_lock;
 
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t horizon;
+    _Atomic uint64_t passing_seq;
     _Atomic uint64_t checkpoint_snapshot; /* the checkpointer's own snapshot, 0 if none */
     _Alignas(THR_CACHE_LINE) _Atomic uint32_t reserved_end;
     _Atomic uint32_t pool_pages;
@@ -150,7 +155,8 @@ struct thr_head {
  *   free       committer, extender      commit_lock (an extender: space_lock, for pages past the end); as of commit_seq
  *   taken      stripe owner, extender   space_lock, or commit_lock by the owner of the stripe; in somebody's stripe. Means
  *                                       nothing where `free` is off
- *   base_free  open, extender, rewrite  atomic; whether the page is free where it has no visible frame */
+ *   base_free  open, extender, rewrite, atomic; whether the page is free where it has no visible frame
+ *              checkpointer */
 struct thr_chunk {
     _Atomic uint32_t newest[THR_CHUNK_PAGES];
     _Atomic uint64_t free[THR_CHUNK_PAGES / 64];

@@ -175,7 +175,7 @@ bool thr_shm_bit(const struct thr_shm *shm, enum thr_bits bits, uint32_t pgno)
 
     if (chunk == NULL)
         return false;
-    return (atomic_load_explicit(&thr_shm_bit_words(chunk, bits)[i / 64], memory_order_relaxed) >> (i % 64)) & 1;
+    return (atomic_load_explicit(&thr_shm_bit_words(chunk, bits)[i / 64], memory_order_acquire) >> (i % 64)) & 1;
 }
 
 bool thr_shm_bit_set(struct thr_shm *shm, enum thr_bits bits, uint32_t pgno, bool on)

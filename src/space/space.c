@@ -402,11 +402,12 @@ void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages)
 
 bool thr_space_is_free(const struct thr_heap *heap, uint32_t pgno, uint64_t seq)
 {
-    bool is_free = false;
+    bool is_free = false, base_free;
 
     if (thr_version_find(heap, pgno, seq, &is_free) != 0)
         return is_free;
-    return thr_shm_bit(heap->shm, THR_BITS_BASE_FREE, pgno);
+    base_free = thr_shm_bit(heap->shm, THR_BITS_BASE_FREE, pgno);
+    return thr_version_find(heap, pgno, seq, &is_free) != 0 ? is_free : base_free;
 }
 
 uint32_t thr_space_some_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_count)

@@ -86,29 +86,16 @@ int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno)
 /* Link the frames to their pages: new snapshots will find them, older ones go past them by their sequence. */
 static void publish(struct thr_conn *conn, uint64_t seq)
 {
-    struct thr_db *db = conn->db;
+    uint32_t older;
 
     conn->superseded.count = 0;
     for (uint32_t i = 0; i < conn->writes.count; i++) {
         struct thr_write *write = &conn->writes.at[i];
-        struct thr_frame *frame;
-        _Atomic uint32_t *newest;
-        uint32_t older;
 
         if (!write->publish)
             continue;
-        frame = thr_heap_frame(&db->heap, write->frame);
-        newest = thr_shm_newest(&db->shm, write->pgno);
-        older = atomic_load_explicit(newest, memory_order_relaxed);
-        atomic_store_explicit(&frame->superseded, 0, memory_order_relaxed);
-        atomic_store_explicit(&frame->older, older, memory_order_release);
-        atomic_store_explicit(&frame->pgno, write->pgno | (write->freed ? THR_PGNO_FREE : 0), memory_order_release);
-        atomic_store_explicit(&frame->seq, seq, memory_order_release);
-        atomic_store_explicit(newest, write->frame, memory_order_seq_cst); /* pairs with thr_version_find() */
-        if (older != 0) {
-            atomic_store_explicit(&thr_heap_frame(&db->heap, older)->superseded, seq, memory_order_release);
+        if ((older = thr_version_publish(&conn->db->heap, write->pgno, write->freed, write->frame, seq)) != 0)
             conn->superseded.at[conn->superseded.count++] = older;
-        }
         write->frame = 0; /* it is the database's now */
     }
 }

@@ -62,6 +62,7 @@ int thr_conn_open(struct thr_db *db, bool read_only, struct thr_conn **out)
         }
     }
     conn->stripe.epoch = conn->cache_epoch = atomic_load_explicit(&db->shm.head->space_epoch, memory_order_acquire);
+    atomic_store_explicit(&conn->slot->pointers, 0, memory_order_relaxed);
     thr_record_init(&conn->record, conn->scratch_path);
     *out = conn;
     return SQLITE_OK;

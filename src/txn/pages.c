@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 #include <string.h>
 
+#include "../os/assert.h"
 #include "../os/os.h"
 #include "db.h"
 #include "page1.h"
@@ -14,8 +15,8 @@ static bool made_up_list(const struct thr_conn *conn)
     return atomic_load_explicit(&conn->db->shm.head->format, memory_order_relaxed) == 2;
 }
 
-/* Note the read, and find the version. */
-static int version_of(struct thr_conn *conn, uint32_t pgno, uint32_t *frame_out)
+/* Note the read, so that the commit can tell whether it still holds. */
+static int note_read(struct thr_conn *conn, uint32_t pgno)
 {
     int rc = SQLITE_OK;
 
@@ -25,33 +26,37 @@ static int version_of(struct thr_conn *conn, uint32_t pgno, uint32_t *frame_out)
         thr_turn_protect_page(conn, pgno);
     else if (rc == SQLITE_OK && conn->writing && conn->kind == THR_KIND_EXPLICIT)
         rc = thr_commit_check_page(conn, pgno);
-    /* Before the first commit there is nothing to look for. */
-    *frame_out = conn->snapshot == THR_FIRST_SEQ ? 0 : thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
     return rc;
 }
 
 /* A page of the database file: by its mapping if the user asked for one (then an I/O error is a signal, as with stock
  * SQLite), else by a read. */
-static int read_base(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
+static int read_base(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
 {
     uint32_t page_size = thr_conn_page_size(conn);
     int64_t offset = (int64_t)(pgno - 1) * page_size;
+    const uint8_t *from;
 
-    if (offset + page_size <= conn->map_limit && (*out = thr_base_fetch(&conn->db->base, page_size, offset)) != NULL)
-        return SQLITE_OK;
-    *out = buffer;
-    return thr_base_read(&conn->db->base, buffer, page_size, offset);
+    if (offset + page_size > conn->map_limit || (from = thr_base_fetch(&conn->db->base, page_size, offset)) == NULL)
+        return thr_base_read(&conn->db->base, to, page_size, offset);
+    memcpy(to, from, page_size);
+    return SQLITE_OK;
 }
 
 int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
 {
-    uint32_t frame = thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
+    const struct thr_heap *heap = &conn->db->heap;
+    uint32_t frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
+    int rc;
 
-    if (frame != 0) {
-        *out = thr_heap_page(&conn->db->heap, frame);
-        return SQLITE_OK;
+    if (frame == 0) {
+        if ((rc = read_base(conn, pgno, buffer)) != SQLITE_OK)
+            return rc;
+        /* A checkpoint may have written a newer version under us; then the one that was there is in the chain now. */
+        frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
     }
-    return read_base(conn, pgno, buffer, out);
+    *out = frame == 0 ? buffer : thr_heap_page(heap, frame);
+    return SQLITE_OK;
 }
 
 void thr_page1_overlay(const struct thr_conn *conn, uint8_t *page, uint32_t page_bytes)
@@ -161,7 +166,7 @@ int thr_page_original(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
 static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
 {
     struct thr_db *db = conn->db;
-    uint32_t page_size = thr_conn_page_size(conn), frame;
+    uint32_t page_size = thr_conn_page_size(conn);
     const struct thr_write *write = thr_writes_find(&conn->writes, pgno);
     const uint8_t *from;
     bool found;
@@ -177,14 +182,9 @@ static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
     }
     if ((rc = read_made_up(conn, pgno, to, &found)) != SQLITE_OK || found)
         return rc;
-    if ((rc = version_of(conn, pgno, &frame)) != SQLITE_OK)
+    if ((rc = note_read(conn, pgno)) != SQLITE_OK || (rc = thr_page_committed(conn, pgno, to, &from)) != SQLITE_OK)
         return rc;
     thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);
-    from = to;
-    if (frame != 0)
-        from = thr_heap_page(&db->heap, frame);
-    else if ((rc = read_base(conn, pgno, to, &from)) != SQLITE_OK)
-        return rc;
     if (from != to)
         memcpy(to, from, page_size);
     if (pgno == 1)
@@ -268,6 +268,35 @@ int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset,
     return SQLITE_OK;
 }
 
+/* From now on, until it is given back, no checkpoint writes versions to the base file that our snapshot does not see.
+ * False: one is about to. */
+static bool hold_base(struct thr_conn *conn)
+{
+    struct thr_head *head = conn->db->shm.head;
+    uint32_t held = atomic_load_explicit(&conn->slot->pointers, memory_order_relaxed);
+
+    /* Announced before it is believed; the checkpointer does the same the other way round (pairs with pin()). */
+    atomic_store_explicit(&conn->slot->pointers, held + 1, held == 0 ? memory_order_seq_cst : memory_order_relaxed);
+    if (held > 0 || atomic_load_explicit(&head->passing_seq, memory_order_seq_cst) <= conn->snapshot)
+        return true;
+    atomic_store_explicit(&conn->slot->pointers, 0, memory_order_release);
+    return false;
+}
+
+static void unhold_base(struct thr_conn *conn)
+{
+    uint32_t held = atomic_load_explicit(&conn->slot->pointers, memory_order_relaxed);
+
+    THR_ASSERT(held > 0);
+    atomic_store_explicit(&conn->slot->pointers, held - 1, memory_order_release); /* pairs with pin() */
+}
+
+void thr_page_unfetch(struct thr_conn *conn, const void *page)
+{
+    if (thr_base_contains(&conn->db->base, page))
+        unhold_base(conn);
+}
+
 int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out)
 {
     struct thr_db *db = conn->db;
@@ -279,12 +308,18 @@ int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out)
     if (pgno <= 1 || pgno > conn->page_count || db->foreign || thr_writes_find(&conn->writes, pgno) != NULL ||
         thr_chain_is_trunk(&conn->stripe.chain, pgno))
         return SQLITE_OK;
-    if ((rc = version_of(conn, pgno, &frame)) != SQLITE_OK)
+    if ((rc = note_read(conn, pgno)) != SQLITE_OK)
         return rc;
+    if ((frame = thr_version_find(&db->heap, pgno, conn->snapshot, NULL)) == 0 &&
+        offset + page_size <= conn->map_limit && hold_base(conn)) {
+        /* No checkpoint writes a newer version from here on; one may have done so before. */
+        if ((frame = thr_version_find(&db->heap, pgno, conn->snapshot, NULL)) == 0)
+            *out = thr_base_fetch(&db->base, page_size, offset);
+        if (*out == NULL)
+            unhold_base(conn);
+    }
     if (frame != 0)
         *out = thr_heap_page(&db->heap, frame);
-    else if (offset + page_size <= conn->map_limit)
-        *out = thr_base_fetch(&db->base, page_size, offset);
     if (*out != NULL)
         thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);
     return SQLITE_OK;

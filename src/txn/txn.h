@@ -9,6 +9,7 @@
 #include "../base/base.h"
 #include "../heap/heap.h"
 #include "../log/log.h"
+#include "../os/os.h"
 #include "../space/space.h"
 #include "../util/map32.h"
 #include "sets.h"
@@ -21,7 +22,9 @@
  *   foreign        open                            fixed: bytes that are not a database we understand; never written
  *   usable_size    first writer, rewrite           the writer is alone
  *   sync_wanted    any connection                  atomic: some commit asked for a sync
- *   checkpoint_*   checkpointer                    checkpoint_lock */
+ *   checkpoint_*,  checkpointer                    checkpoint_lock; the atomic ones are read without
+ *   trim_*, live_after
+ *   checkpointer_asleep  it, and who wakes it      atomic */
 struct thr_db {
     struct thr_shm shm;
     struct thr_heap heap;
@@ -37,9 +40,18 @@ struct thr_db {
     uint32_t checkpoint_page; /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
     uint64_t checkpoint_target;
-    uint64_t checkpoint_bytes; /* of log that start a cycle; fixed at open */
-    bool checkpoint_durable;   /* the cycle writes what is durable, as of its target, and syncs */
-    _Atomic uint32_t checkpoint_running;
+    uint64_t checkpoint_bytes;           /* of log that start a cycle; fixed at open */
+    bool checkpoint_durable;             /* the cycle writes what is durable, as of its target, and syncs */
+    bool checkpoint_passing;             /* it does not wait for old snapshots */
+    struct thr_frames checkpoint_frames; /* what it took out of the chains, or put in for old snapshots */
+    _Atomic uint32_t trim_page;          /* next page whose newest version the heap may forget; 0: it need not */
+    uint64_t trim_seq;                   /* the file has versions up to this one */
+    _Atomic uint64_t live_after;         /* bytes of log when the last cycle had ended */
+    uint64_t pressure_bytes;  /* of log since then that start a cycle when the heap is large; fixed at open */
+    bool checkpointer_thread; /* was asked for; fixed at open */
+    bool has_checkpointer;    /* fixed from open to close */
+    struct thr_thread checkpointer;
+    _Atomic uint32_t checkpointer_asleep, checkpointer_stop;
 };
 
 /* What the running statement wants (see kind.h in src/vfs). */
@@ -179,8 +191,10 @@ void thr_gate_leave(struct thr_conn *conn, bool committed);
 int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset, bool *short_out);
 /* A pointer to a whole page that stays as it is until the snapshot ends, or NULL: read it. */
 int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out);
+/* Give such a pointer back. */
+void thr_page_unfetch(struct thr_conn *conn, const void *page);
 int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_t offset);
-/* The committed version in the snapshot: a frame's memory, or NULL and the base file's content in `buffer`. */
+/* The committed version in the snapshot: in its frame, or the base file's content in `buffer`. */
 int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out);
 /* Forget private pages past the new end. */
 void thr_page_truncate(struct thr_conn *conn, uint32_t page_count);

@@ -249,7 +249,7 @@ static int main_unlock(sqlite3_file *sqlite_file, int level)
         thr_txn_end(file->conn);
         if (file->checkpoint_due) {
             file->checkpoint_due = false;
-            thr_checkpoint_step(file->conn);
+            thr_checkpoint_step(file->conn->db);
         }
     }
     return SQLITE_OK;
@@ -348,7 +348,7 @@ static int commit_phase_two(struct thr_main_file *file)
     if (file->conn->keeps_lock) { /* there will be no better moment */
         if (file->conn->kind == THR_KIND_REWRITE)
             thr_txn_renew(file->conn);
-        thr_checkpoint_step(file->conn);
+        thr_checkpoint_step(file->conn->db);
     }
     return rc;
 }
@@ -462,12 +462,14 @@ static int main_fetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, int bytes
     return rc;
 }
 
-static int main_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *page)
+static int main_unfetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, void *page)
 {
-    (void)file;
+    struct thr_main_file *file = main_of(sqlite_file);
+
     (void)offset;
-    (void)page;
-    return SQLITE_OK; /* the snapshot keeps it */
+    if (page != NULL && !is_inherited(file))
+        thr_page_unfetch(file->conn, page);
+    return SQLITE_OK;
 }
 
 const sqlite3_io_methods thr_main_methods = {

@@ -1,8 +1,10 @@
 /* Which databases are open in this process, and how the first connection opens one and the last one closes it.
  *
  * SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vfs.h"
@@ -384,6 +386,53 @@ static void open_db_free(struct thr_open_db *open_db)
     thr_os_free(open_db);
 }
 
+/* A number of bytes in the URI: digits, then perhaps K, M or G. */
+static int read_bytes(const char *path, const char *name, uint64_t least, uint64_t otherwise, uint64_t *out)
+{
+    static const char UNITS[] = "KMG";
+    const char *text = sqlite3_uri_parameter(path, name), *unit;
+    unsigned long long value;
+    char *end;
+
+    *out = otherwise;
+    if (text == NULL)
+        return SQLITE_OK;
+    errno = 0;
+    value = strtoull(text, &end, 10);
+    unit = *end == '\0' ? NULL : strchr(UNITS, *end);
+    if (unit != NULL && end[1] == '\0' && value < UINT64_C(1) << 30)
+        value <<= 10 * (unit - UNITS + 1);
+    else if (*end != '\0')
+        errno = EINVAL;
+    if (errno != 0 || text[0] < '0' || text[0] > '9' || value < least) {
+        thr_log(SQLITE_CANTOPEN, "throng: %s=%s: not a number of bytes, such as 256M, or less than %llu", name, text,
+                (unsigned long long)least);
+        return SQLITE_CANTOPEN;
+    }
+    *out = value;
+    return SQLITE_OK;
+}
+
+/* What the URI of the first connection says. */
+static int read_options(const char *path, struct thr_db *db)
+{
+    const char *checkpointer = sqlite3_uri_parameter(path, "checkpointer");
+    uint64_t large;
+    int rc;
+
+    if ((rc = read_bytes(path, "checkpoint_bytes", 1, THR_CHECKPOINT_LOG_BYTES, &db->checkpoint_bytes)) != SQLITE_OK ||
+        (rc = read_bytes(path, "heap_limit", THR_HEAP_LEAST, 0, &db->heap.limit_bytes)) != SQLITE_OK)
+        return rc;
+    large = db->heap.limit_bytes != 0 ? db->heap.limit_bytes : THR_HEAP_LARGE;
+    db->pressure_bytes = large / 16;
+    if (checkpointer != NULL && strcmp(checkpointer, "thread") != 0 && strcmp(checkpointer, "caller") != 0) {
+        thr_log(SQLITE_CANTOPEN, "throng: checkpointer=%s: it is thread or caller", checkpointer);
+        return SQLITE_CANTOPEN;
+    }
+    db->checkpointer_thread = checkpointer != NULL && strcmp(checkpointer, "thread") == 0;
+    return SQLITE_OK;
+}
+
 /* The first connection of this process. */
 static int open_first(const char *path, int fd, bool writable, const struct thr_stat *stat, struct thr_open_db **out)
 {
@@ -409,10 +458,11 @@ static int open_first(const char *path, int fd, bool writable, const struct thr_
     open_db->db.file_mode = stat->mode & 0666;
     open_db->db.base.fd = fd;
     open_db->db.base.writable = writable;
-    open_db->db.checkpoint_bytes = (uint64_t)sqlite3_uri_int64(path, "checkpoint_bytes", THR_CHECKPOINT_LOG_BYTES);
     open_db->db.heap.fd = -1;
     open_db->db.log.directory_fd = open_db->db.log.parent_fd = -1;
     open_db->db.shm.fd = -1;
+    if ((rc = read_options(path, &open_db->db)) != SQLITE_OK)
+        goto err;
     if ((rc = thr_os_lock(fd, writable, LOCK_BYTES_AT, LOCK_BYTES)) != SQLITE_OK) {
         if (rc == SQLITE_BUSY)
             log_busy(open_db);
@@ -429,6 +479,8 @@ static int open_first(const char *path, int fd, bool writable, const struct thr_
             thr_recover_remove(open_db->directory);
         goto err;
     }
+    if (open_db->db.base.writable && open_db->db.checkpointer_thread)
+        thr_checkpointer_start(&open_db->db);
     open_db->next = open_dbs;
     open_dbs = open_db;
     *out = open_db;
@@ -517,6 +569,7 @@ void thr_db_release(struct thr_open_db *open_db)
     for (link = &open_dbs; *link != open_db; link = &(*link)->next)
         ;
     *link = open_db->next;
+    thr_checkpointer_stop(&open_db->db);
     if (open_db->db.base.writable) {
         if (atomic_load(&open_db->db.broken) != 0)
             rc = SQLITE_IOERR;

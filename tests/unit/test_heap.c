@@ -105,25 +105,15 @@ static void set_snapshot(int slot, uint64_t seq)
 /* Commit a new version of the page, as the engine does; its content says which it is. */
 static uint32_t publish(struct thr_frames *own, uint32_t pgno, bool is_free)
 {
-    _Atomic uint32_t *newest = thr_shm_newest(&shm, pgno);
-    uint32_t index, older = atomic_load(newest);
-    struct thr_frame *frame;
+    uint32_t index, older;
     uint64_t content[2] = {pgno, now_seq};
 
     assert_int_equal(thr_frame_take(&heap, own, &index), SQLITE_OK);
-    frame = thr_heap_frame(&heap, index);
-    assert_true(atomic_load(&frame->seq) == THR_FRAME_PRIVATE);
+    assert_true(atomic_load(&thr_heap_frame(&heap, index)->seq) == THR_FRAME_PRIVATE);
     memset(thr_heap_page(&heap, index), (int)now_seq, PAGE_SIZE);
     memcpy(thr_heap_page(&heap, index), content, sizeof content);
-    atomic_store(&frame->superseded, 0);
-    atomic_store(&frame->older, older);
-    atomic_store(&frame->pgno, pgno | (is_free ? THR_PGNO_FREE : 0));
-    atomic_store(&frame->seq, now_seq);
-    atomic_store(newest, index);
-    if (older != 0) {
-        atomic_store(&thr_heap_frame(&heap, older)->superseded, now_seq);
+    if ((older = thr_version_publish(&heap, pgno, is_free, index, now_seq)) != 0)
         thr_frame_retire(&heap, own, older);
-    }
     if (!hold_back)
         atomic_store(&shm.head->visible_seq, now_seq);
     return index;
