@@ -106,6 +106,8 @@ static sqlite3 *create(const char *name, const char *options, int page_size)
             "WITH RECURSIVE c(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM c WHERE i<%d)"
             "INSERT INTO t SELECT i, 0, randomblob(400) FROM c",
             ROWS - 1);
+    db_close(db); /* so that the file has everything, and the heap nothing */
+    db = open_client("PRAGMA synchronous=OFF");
     atomic_store(&commits, 0);
     atomic_store(&looks, 0);
     atomic_store(&stop, false);
@@ -151,7 +153,7 @@ static void a_small_heap_forgets(void **state)
 {
     (void)state;
     support_needs_throng();
-    run("checkpoint_bytes=20000&heap_limit=32M", 512);
+    run("checkpoint_bytes=20000&heap_limit=16M", 512);
 }
 
 struct growth {
@@ -165,9 +167,7 @@ static struct growth rewrite_under_a_reader(const char *options, int times)
     struct growth most = {0, 0, 0};
     uint64_t first;
 
-    db_close(db); /* so that the file has everything, and the heap nothing */
-    db = open_client("PRAGMA synchronous=OFF");
-    reader = open_client("");
+    reader = open_client("PRAGMA cache_size=10");
     db_exec(reader, "BEGIN");
     first = db_hash(reader, "SELECT * FROM t");
     for (int i = 0; i < times; i++) {
