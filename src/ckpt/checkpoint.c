@@ -69,6 +69,8 @@ static int keep_for_older(struct thr_db *db, uint32_t pgno, uint64_t version, co
             thr_frame_give(heap, &db->checkpoint_frames, index);
             return rc;
         }
+        if (pgno == 1)
+            thr_heap_page(heap, index)[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
         thr_version_insert(heap, &db->checkpoint_frames, pgno, was_free, index, older->seq[i]);
         THR_POINT("kept");
         break;
@@ -95,6 +97,8 @@ static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t h
     *written_out = true;
     if (older->count > 0 && (rc = keep_for_older(db, pgno, version, older)) != SQLITE_OK)
         return rc;
+    if (pgno == 1)
+        return thr_stock_write_page1(&db->base, thr_heap_page(&db->heap, frame), page_size);
     return thr_base_write(&db->base, thr_heap_page(&db->heap, frame), page_size, (int64_t)(pgno - 1) * page_size);
 }
 
@@ -180,12 +184,19 @@ static void trim(struct thr_db *db, uint32_t entries)
     thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
 }
 
+/* Whether the whole cycle writes what one snapshot sees; else each piece what everybody sees by then, which is never less.
+ * When old snapshots are passed it could be: one of them might take pointers into the file between two pieces. */
+static bool one_snapshot(const struct thr_db *db)
+{
+    return db->checkpoint_durable || db->checkpoint_passing;
+}
+
 /* Write up to `pages` pages of the cycle, and end it after the last one. */
 static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages)
 {
     struct thr_head *head = db->shm.head;
     uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
-    uint64_t seq = db->checkpoint_durable ? db->checkpoint_target : pin(db);
+    uint64_t seq = one_snapshot(db) ? db->checkpoint_target : pin(db);
     struct thr_snapshots older = {.count = 0};
     uint32_t first = db->checkpoint_page;
     bool written;
@@ -237,7 +248,7 @@ static int piece(struct thr_db *db, uint32_t times, bool pass, bool *done_out)
     }
     if (db->checkpoint_page != 0)
         rc = write_some(db, STEP_ENTRIES * times, STEP_PAGES * times);
-    if (db->checkpoint_page == 0 || !db->checkpoint_durable)
+    if (db->checkpoint_page == 0 || !one_snapshot(db))
         unpin(db);
     return rc;
 }
@@ -278,14 +289,17 @@ void thr_checkpoint_tend_log(struct thr_db *db)
 
 void thr_checkpoint_step(struct thr_db *db)
 {
-    if (db->has_checkpointer) {
+    bool is_behind = thr_checkpoint_is_behind(db);
+
+    if (db->has_checkpointer)
         thr_checkpointer_wake(db);
-        if (!thr_checkpoint_is_behind(db))
-            return;
-    } else {
+    else
         thr_checkpoint_tend_log(db);
-    }
-    thr_checkpoint_try(db, thr_checkpoint_is_behind(db) ? 4 : 1);
+    if (!db->has_checkpointer || is_behind)
+        thr_checkpoint_try(db, is_behind ? 4 : 1);
+    if (atomic_load_explicit(&db->heap_short, memory_order_relaxed) != 0 &&
+        atomic_exchange_explicit(&db->heap_short, 0, memory_order_relaxed) != 0)
+        thr_checkpoint_run(db, false); /* the next transaction is to find room */
 }
 
 int thr_checkpoint_run(struct thr_db *db, bool pass)
@@ -297,7 +311,6 @@ int thr_checkpoint_run(struct thr_db *db, bool pass)
 
     if (db->directory == NULL || db->foreign || db->heap.at == NULL)
         return SQLITE_OK;
-    thr_log_prepare(&db->log);
     /* The lock is let go after each piece: the commits of others go on. */
     while (rc == SQLITE_OK && !done &&
            (atomic_load_explicit(&head->horizon, memory_order_acquire) < wanted ||
@@ -328,6 +341,21 @@ static int write_all(struct thr_db *db, uint32_t page_count)
     return rc;
 }
 
+int thr_checkpoint_mark(struct thr_db *db)
+{
+    struct thr_head *head = db->shm.head;
+    int rc = SQLITE_OK;
+
+    if (atomic_load_explicit(&db->marked, memory_order_acquire) != 0)
+        return SQLITE_OK;
+    thr_mutex_lock(&head->checkpoint_lock, UINT64_MAX);
+    if (atomic_load_explicit(&db->marked, memory_order_relaxed) == 0 &&
+        (rc = thr_stock_mark(&db->base, true)) == SQLITE_OK)
+        atomic_store_explicit(&db->marked, 1, memory_order_release);
+    thr_mutex_unlock(&head->checkpoint_lock);
+    return rc;
+}
+
 int thr_checkpoint_fold(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
@@ -339,8 +367,11 @@ int thr_checkpoint_fold(struct thr_db *db)
     struct thr_pages free_pages = {0};
     int rc;
 
-    if (seq == THR_FIRST_SEQ || db->foreign || !db->base.writable)
-        return SQLITE_OK; /* nothing was committed: not a byte of the file changes */
+    if (db->foreign || !db->base.writable)
+        return SQLITE_OK;
+    if (seq == THR_FIRST_SEQ) /* nothing was committed: not a byte of the file changes */
+        return atomic_load_explicit(&db->marked, memory_order_relaxed) != 0 ? thr_stock_mark(&db->base, false)
+                                                                            : SQLITE_OK;
     THR_POINT("fold");
     if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0 &&
         (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)

@@ -541,6 +541,8 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
         if (rc == SQLITE_OK)
             rc = finish(&replay);
         if (rc == SQLITE_OK)
+            rc = thr_stock_mark(base, false);
+        if (rc == SQLITE_OK)
             rc = thr_os_sync(base->fd);
         if (rc == SQLITE_OK) /* before our log goes, the others must know what it says about them */
             rc = each_record(directory, &list, search_begin, pass_on_record, NULL, true);
@@ -552,7 +554,11 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
         if (rc == SQLITE_OK && replay.seq > 1)
             rc = finish(&replay);
         if (rc == SQLITE_OK)
+            rc = thr_stock_mark(base, false);
+        if (rc == SQLITE_OK)
             rc = thr_os_sync(base->fd);
+    } else if (rc == SQLITE_OK) { /* no log was begun, or all of it is in the file, and it was being removed */
+        rc = thr_stock_mark(base, false);
     }
     if (replay.at != NULL)
         thr_os_unmap(replay.at, (size_t)replay.map_bytes);

@@ -14,6 +14,7 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out)
     uint8_t page[THR_P1_HEADER] = {0};
     int64_t bytes = atomic_load_explicit(&base->bytes, memory_order_acquire);
     uint32_t file_pages;
+    bool marked;
     int rc;
 
     memset(out, 0, sizeof *out);
@@ -23,6 +24,8 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out)
     }
     if ((rc = thr_base_read(base, page, sizeof page, 0)) != SQLITE_OK)
         return rc;
+    marked = (page[THR_P1_MARK_AT] & THR_P1_MARK) != 0;
+    page[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
     out->page_size = thr_page1_page_size(page);
     if (memcmp(page, "SQLite format 3", 16) != 0 || out->page_size < 512 || out->page_size > 65536 ||
         (out->page_size & (out->page_size - 1)) != 0 || out->page_size - page[THR_P1_RESERVED] < 480 ||
@@ -30,6 +33,7 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out)
         out->foreign = true;
         return SQLITE_OK;
     }
+    out->marked = marked;
     out->wal = page[THR_P1_VERSIONS] == 2 || page[THR_P1_VERSIONS + 1] == 2;
     out->usable_size = out->page_size - page[THR_P1_RESERVED];
     out->page_count = thr_get32(page + THR_P1_SIZE);
@@ -43,6 +47,31 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out)
     if (out->page_count > file_pages)
         out->foreign = true; /* truncated: SQLite will say that it is malformed */
     return SQLITE_OK;
+}
+
+int thr_stock_mark(struct thr_base *base, bool on)
+{
+    uint8_t before, after;
+    int rc;
+
+    if (atomic_load_explicit(&base->bytes, memory_order_acquire) < THR_P1_HEADER)
+        return SQLITE_OK;
+    if ((rc = thr_base_read(base, &before, 1, THR_P1_MARK_AT)) != SQLITE_OK)
+        return rc;
+    after = (uint8_t)(on ? before | THR_P1_MARK : before & ~THR_P1_MARK);
+    return after == before ? SQLITE_OK : thr_base_write(base, &after, 1, THR_P1_MARK_AT);
+}
+
+int thr_stock_write_page1(struct thr_base *base, const uint8_t *page, uint32_t page_size)
+{
+    const uint8_t marked = (uint8_t)(page[THR_P1_MARK_AT] | THR_P1_MARK);
+    int rc = thr_base_write(base, page, THR_P1_MARK_AT, 0);
+
+    if (rc == SQLITE_OK)
+        rc = thr_base_write(base, &marked, 1, THR_P1_MARK_AT);
+    if (rc == SQLITE_OK)
+        rc = thr_base_write(base, page + THR_P1_MARK_AT + 1, page_size - THR_P1_MARK_AT - 1, THR_P1_MARK_AT + 1);
+    return rc;
 }
 
 static int read_trunk(struct thr_base *base, const struct thr_stock_header *header, uint32_t trunk, uint8_t *page,
@@ -122,6 +151,7 @@ int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_co
     }
     if (with_list && (rc = write_list(base, page_size, free_pages, page1)) != SQLITE_OK)
         return rc;
+    page1[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
     thr_put32(page1 + THR_P1_CHANGES, change_counter);
     thr_put32(page1 + THR_P1_VALID_FOR, change_counter);
     thr_put32(page1 + THR_P1_VALID_FOR + 4, SQLITE_VERSION_NUMBER);

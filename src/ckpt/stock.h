@@ -17,6 +17,7 @@ struct thr_stock_header {
     uint32_t change_counter;
     uint32_t first_trunk, free_count;
     bool auto_vacuum;
+    bool marked; /* it may be incomplete without its log */
 };
 
 /* SQLITE_OK, SQLITE_IOERR_*. */
@@ -24,8 +25,13 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out);
 /* The pages of the free list. SQLITE_OK, SQLITE_CORRUPT if it is no list, SQLITE_NOMEM, SQLITE_IOERR_*. */
 int thr_stock_list_read(struct thr_base *base, const struct thr_stock_header *header, struct thr_pages *to);
 
+/* Set or clear the mark in the header (page1.h), if there is one. checkpoint_lock. SQLITE_OK, SQLITE_IOERR_*. */
+int thr_stock_mark(struct thr_base *base, bool on);
+/* Write page 1, with the mark. checkpoint_lock. */
+int thr_stock_write_page1(struct thr_base *base, const uint8_t *page, uint32_t page_size);
+
 /* Complete the file: leave out free pages at the end, write the rest of them as a free list (with_list), the size and
- * the change counter to the header, and make the file as long as it says. `free_pages` is ascending and is used up. */
+ * the change counter to the header, without the mark, and make the file as long as it says. `free_pages` is ascending and is used up. */
 int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_count, struct thr_pages *free_pages,
                      bool with_list, uint32_t change_counter);
 

@@ -71,6 +71,11 @@ static inline bool thr_heap_is_large(const struct thr_heap *heap)
     return soft != 0 && atomic_load_explicit(&heap->shm->head->frames_used, memory_order_relaxed) > soft;
 }
 
+static inline uint64_t thr_heap_used_bytes(const struct thr_heap *heap)
+{
+    return (uint64_t)atomic_load_explicit(&heap->shm->head->frames_used, memory_order_relaxed) * heap->page_size;
+}
+
 static inline struct thr_frame *thr_heap_frame(const struct thr_heap *heap, uint32_t index)
 {
     uint32_t group = index >> heap->group_shift;

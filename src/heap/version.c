@@ -43,11 +43,11 @@ static void unlock(_Atomic uint8_t *lock)
 
 uint32_t thr_version_find(const struct thr_heap *heap, uint32_t pgno, uint64_t seq, bool *free_out)
 {
-    const _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
+    const _Atomic uint32_t *newest;
     uint32_t index, older, marked;
     uint64_t frame_seq, superseded;
 
-    if (newest == NULL || heap->at == NULL)
+    if (heap->at == NULL || (newest = thr_shm_newest(heap->shm, pgno)) == NULL)
         return 0;
 again:
     index = atomic_load_explicit(newest, memory_order_seq_cst); /* after the snapshot was announced */
@@ -81,11 +81,11 @@ again:
 
 uint64_t thr_version_newest_seq(const struct thr_heap *heap, uint32_t pgno)
 {
-    const _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
+    const _Atomic uint32_t *newest;
     uint64_t seq, superseded;
     uint32_t index;
 
-    if (newest == NULL || heap->at == NULL)
+    if (heap->at == NULL || (newest = thr_shm_newest(heap->shm, pgno)) == NULL)
         return 0;
     /* While we look the newest frame may become the second newest and go. */
     for (;;) {

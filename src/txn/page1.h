@@ -1,6 +1,8 @@
 /* Page 1: which of its bytes are made up for each transaction.
  *
- *   18..19  file format versions: served as 1, so that the pager does not look for a WAL; kept as they are in the file
+ *   18..19  file format versions: served as 1, so that the pager does not look for a WAL; kept as they are in the file.
+ *           While the file may be incomplete without the log, the highest bit of byte 19 is set there (the mark): stock
+ *           SQLite then refuses it even if the directory is gone
  *   24..27  change counter: changes when somebody else has committed, and only then
  *   28..31  size in pages
  *   32..39  first trunk and number of free pages (free-list format 2)
@@ -31,6 +33,9 @@ enum {
     THR_P1_VALID_FOR = 92,
     THR_P1_HEADER = 100
 };
+
+#define THR_P1_MARK 0x80u
+#define THR_P1_MARK_AT (THR_P1_VERSIONS + 1)
 
 static inline uint32_t thr_page1_page_size(const uint8_t *page)
 {

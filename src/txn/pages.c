@@ -52,6 +52,8 @@ int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, co
     if (frame == 0) {
         if ((rc = read_base(conn, pgno, buffer)) != SQLITE_OK)
             return rc;
+        if (pgno == 1)
+            buffer[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
         /* A checkpoint may have written a newer version under us; then the one that was there is in the chain now. */
         frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
     }
@@ -325,6 +327,33 @@ int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out)
     return SQLITE_OK;
 }
 
+/* Say whose snapshot keeps the most versions, and have all forgotten that can be. */
+static void heap_is_full(struct thr_conn *conn)
+{
+    struct thr_db *db = conn->db;
+    uint64_t now = thr_os_now_ns(), began_ns = now, began;
+    uint32_t high = atomic_load_explicit(&db->shm.head->slot_high, memory_order_acquire), oldest = conn->slot_index;
+
+    atomic_store_explicit(&db->heap_short, 1, memory_order_relaxed);
+    for (uint32_t i = 0; i < high; i++) {
+        const struct thr_slot *slot = thr_shm_slot(&db->shm, i);
+
+        began = atomic_load_explicit(&slot->begin_ns, memory_order_relaxed);
+        if (atomic_load_explicit(&slot->snapshot, memory_order_acquire) != 0 && began != 0 && began < began_ns) {
+            began_ns = began;
+            oldest = i;
+        }
+    }
+    thr_log(
+        SQLITE_FULL,
+        "throng: no room for page versions of %s: %llu MiB are in use (heap_limit: %llu). The oldest snapshot has been "
+        "open for %.3f s, by %s %u of process %u: end it, or raise the limit",
+        db->path, (unsigned long long)thr_heap_used_bytes(&db->heap) >> 20, (unsigned long long)db->heap.limit_bytes,
+        (double)(now - began_ns) / 1e9,
+        oldest == conn->slot_index ? "this very connection, number" : "connection number", oldest,
+        atomic_load_explicit(&thr_shm_slot(&db->shm, oldest)->pid, memory_order_relaxed));
+}
+
 static int private_page(struct thr_conn *conn, uint32_t pgno, bool whole, uint8_t **out)
 {
     struct thr_db *db = conn->db;
@@ -337,8 +366,11 @@ static int private_page(struct thr_conn *conn, uint32_t pgno, bool whole, uint8_
         *out = thr_heap_page(&db->heap, write->frame);
         return SQLITE_OK;
     }
-    if ((rc = thr_frame_take(&db->heap, &conn->frames, &frame)) != SQLITE_OK)
+    if ((rc = thr_frame_take(&db->heap, &conn->frames, &frame)) != SQLITE_OK) {
+        if (rc == SQLITE_FULL)
+            heap_is_full(conn);
         return rc;
+    }
     *out = thr_heap_page(&db->heap, frame);
     if (!whole && (rc = read_page(conn, pgno, *out)) != SQLITE_OK)
         goto err;

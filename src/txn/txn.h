@@ -22,6 +22,7 @@
  *   foreign        open                            fixed: bytes that are not a database we understand; never written
  *   usable_size    first writer, rewrite           the writer is alone
  *   sync_wanted    any connection                  atomic: some commit asked for a sync
+ *   heap_short     any connection                  atomic
  *   checkpoint_*,  checkpointer                    checkpoint_lock; the atomic ones are read without
  *   trim_*, live_after
  *   checkpointer_asleep  it, and who wakes it      atomic */
@@ -37,7 +38,9 @@ struct thr_db {
     _Atomic uint32_t broken; /* a step that cannot be taken back failed half-way: reopen, and recover from the log */
     _Atomic uint32_t usable_size;
     _Atomic uint32_t sync_wanted;
-    uint32_t checkpoint_page; /* next page to look at; 0: no cycle is under way */
+    _Atomic uint32_t marked;     /* the file says that it needs its log (page1.h); checkpoint_lock */
+    _Atomic uint32_t heap_short; /* the heap was full: forget what can be forgotten, at once */
+    uint32_t checkpoint_page;    /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
     uint64_t checkpoint_target;
     uint64_t checkpoint_bytes;           /* of log that start a cycle; fixed at open */

@@ -241,7 +241,8 @@ static int main_unlock(sqlite3_file *sqlite_file, int level)
         return SQLITE_OK;
     }
     if (file->lock > SQLITE_LOCK_SHARED) {
-        file->checkpoint_due = file->checkpoint_due || file->conn->committed;
+        file->checkpoint_due = file->checkpoint_due || file->conn->committed ||
+                               atomic_load_explicit(&file->conn->db->heap_short, memory_order_relaxed) != 0;
         thr_txn_end_write(file->conn);
     }
     file->lock = level;
@@ -312,6 +313,8 @@ static int commit(struct thr_main_file *file)
         thr_txn_discard(conn);
         return SQLITE_OK;
     }
+    if ((rc = thr_checkpoint_mark(conn->db)) != SQLITE_OK)
+        return rc;
     conn->must_be_next = false;
     if (conn->keeps_lock) {
         thr_statement_info(file->db == NULL ? NULL : *file->db, &info);

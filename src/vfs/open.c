@@ -184,6 +184,26 @@ static void log_orphan(const char *path)
         path, path);
 }
 
+/* The file was in use when its process died, and what was committed since is elsewhere. */
+static void log_incomplete(const struct thr_open_db *open_db)
+{
+    struct thr_stat stat;
+
+    if (stat_beside(open_db->path, "-journal", &stat) == SQLITE_OK && stat.is_dir)
+        thr_log(
+            SQLITE_CANTOPEN,
+            "throng: %s was in use when its process ended. What was committed since is in %s: open it once where both "
+            "can be written",
+            open_db->path, open_db->directory);
+    else
+        thr_log(
+            SQLITE_CANTOPEN,
+            "throng: %s was in use when its process ended or when it was copied, and the directory %s is not there, "
+            "which has what was committed since: nothing is touched. Put it back, or run `throng recover "
+            "--without-log` to go on with what is in the file",
+            open_db->path, open_db->directory);
+}
+
 /* A file named <db>-journal: is it a rollback journal of SQLite (also one that was finished by zeroing its head)? */
 static int check_stock_journal(const struct thr_open_db *open_db, const struct thr_stat *stat)
 {
@@ -295,6 +315,10 @@ static int load(struct thr_open_db *open_db)
 
     if ((rc = thr_stock_header_read(&db->base, &header)) != SQLITE_OK)
         return rc;
+    if (header.marked) {
+        log_incomplete(open_db);
+        return SQLITE_CANTOPEN;
+    }
     db->foreign = header.foreign;
     head->owner_pid = thr_os_pid();
     atomic_store(&head->commit_seq, THR_FIRST_SEQ);

@@ -134,6 +134,26 @@ static int pragma_check(struct thr_main_file *file, char **args)
     return pragma_count(file, args);
 }
 
+/* SQLite answers it with a row of its own: 0|-1|-1, as for every database without a WAL. All modes but PASSIVE go past
+ * snapshots that are open, and fail if some of it has to wait all the same. */
+static int pragma_checkpoint(struct thr_main_file *file, char **args)
+{
+    bool passive = args[2] == NULL ||
+                   (sqlite3_stricmp(args[2], "full") != 0 && sqlite3_stricmp(args[2], "restart") != 0 &&
+                    sqlite3_stricmp(args[2], "truncate") != 0);
+    int rc;
+
+    if (file->lock != SQLITE_LOCK_NONE)
+        return SQLITE_NOTFOUND; /* inside a transaction: SQLite says so */
+    rc = thr_checkpoint_run(file->conn->db, !passive);
+    if (rc == SQLITE_OK || (rc == SQLITE_BUSY && passive))
+        return SQLITE_NOTFOUND;
+    args[0] = sqlite3_mprintf("wal_checkpoint: %s", rc == SQLITE_BUSY
+                                                        ? "statements that read mapped pages of the file are running"
+                                                        : sqlite3_errstr(rc));
+    return rc;
+}
+
 int thr_pragma(struct thr_main_file *file, char **args)
 {
     static const struct {
@@ -144,7 +164,7 @@ int thr_pragma(struct thr_main_file *file, char **args)
         {"synchronous", pragma_synchronous},   {"freelist_format", pragma_freelist_format},
         {"throng_stats", pragma_stats},        {"integrity_check", pragma_check},
         {"quick_check", pragma_check},         {"freelist_count", pragma_count},
-        {"page_count", pragma_count},
+        {"page_count", pragma_count},          {"wal_checkpoint", pragma_checkpoint},
     };
 
     for (size_t i = 0; i < sizeof PRAGMAS / sizeof PRAGMAS[0]; i++)
