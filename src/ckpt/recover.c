@@ -16,6 +16,7 @@
 #include "stock.h"
 
 struct file_list {
+    const char *directory;
     uint64_t *numbers; /* of log segments, ascending */
     size_t count, capacity;
     char *foreign; /* where to put the name of a file that is not ours */
@@ -27,12 +28,13 @@ struct file_list {
 
 static bool parse_segment_name(const char *name, uint64_t *number_out)
 {
-    char *end;
+    char canonical[32];
 
-    if (strncmp(name, "log-", 4) != 0 || name[4] < '0' || name[4] > '9')
+    if (strncmp(name, "log-", 4) != 0)
         return false;
-    *number_out = strtoull(name + 4, &end, 10);
-    return *end == '\0';
+    *number_out = strtoull(name + 4, NULL, 10);
+    snprintf(canonical, sizeof canonical, "log-%" PRIu64, *number_out);
+    return *number_out != 0 && strcmp(name, canonical) == 0;
 }
 
 static bool ours(const char *name)
@@ -41,19 +43,39 @@ static bool ours(const char *name)
            strncmp(name, "scratch-", 8) == 0;
 }
 
+/* A directory, a pipe or a link that leads nowhere is not ours, whatever its name: it must not be opened. */
+static int is_file(const char *directory, const char *name, bool *out)
+{
+    size_t bytes = strlen(directory) + strlen(name) + 2;
+    char *path = thr_os_alloc(bytes);
+    struct thr_stat stat;
+    int rc;
+
+    if (path == NULL)
+        return SQLITE_NOMEM;
+    snprintf(path, bytes, "%s/%s", directory, name);
+    rc = thr_os_stat(path, &stat);
+    thr_os_free(path);
+    *out = rc == SQLITE_OK && stat.is_regular;
+    return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
+}
+
 static int note_file(void *ctx, const char *name)
 {
     struct file_list *list = ctx;
     uint64_t number;
+    bool segment = parse_segment_name(name, &number), file = false;
+    int rc;
 
-    if (!parse_segment_name(name, &number)) {
-        if (!ours(name)) {
-            list->found_foreign = true;
-            if (list->foreign != NULL)
-                snprintf(list->foreign, list->foreign_bytes, "%s", name);
-        }
-        return 0;
+    if ((segment || ours(name)) && (rc = is_file(list->directory, name, &file)) != SQLITE_OK)
+        return rc;
+    if (!file) {
+        list->found_foreign = true;
+        if (list->foreign != NULL)
+            snprintf(list->foreign, list->foreign_bytes, "%s", name);
     }
+    if (!file || !segment)
+        return 0;
     if (list->count == list->capacity) {
         size_t capacity = list->capacity > 0 ? list->capacity * 2 : 16;
         uint64_t *at = thr_os_realloc(list->numbers, capacity * sizeof *at);
@@ -76,8 +98,10 @@ static int ascending(const void *a, const void *b)
 
 static int list_files(const char *directory, struct file_list *list)
 {
-    int rc = thr_os_list(directory, note_file, list);
+    int rc;
 
+    list->directory = directory;
+    rc = thr_os_list(directory, note_file, list);
     if (list->count > 1)
         qsort(list->numbers, list->count, sizeof *list->numbers, ascending);
     if (rc == SQLITE_OK)

@@ -254,6 +254,8 @@ static int recover_leftovers(struct thr_open_db *open_db)
             "throng: the log %s/%s is damaged at its beginning: nothing is touched. Restore it or a backup, or move "
             "the directory away to go on without the commits in it",
             open_db->directory, name);
+    else if (rc != SQLITE_OK)
+        thr_log(rc, "throng: the directory %s cannot be read: %s stays closed", open_db->directory, open_db->path);
     if (rc != SQLITE_OK)
         return rc;
     rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery);
