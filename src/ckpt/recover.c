@@ -243,6 +243,8 @@ static int each_record(const char *directory, const struct file_list *list,
                 break; /* the others never committed: neither did we. It can only be the last record */
             rc = fn(ctx, piece.at + at, &record);
         }
+        if (rc == SQLITE_CORRUPT)
+            thr_log(rc, "throng: %s/log-%" PRIu64 " makes no sense before commit %" PRIu64, directory, number, seq);
         piece_close(&piece);
     }
     return rc;
@@ -372,13 +374,19 @@ struct replay {
     uint32_t record_page_size;
 };
 
+/* The log is measured before it is replayed, and everything in it is checked then: what is refused has changed nothing. */
 static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_segment_head *head)
 {
     struct replay *replay = ctx;
+    const struct thr_page_run *runs = (const struct thr_page_run *)(const void *)(segment + sizeof *head);
 
-    (void)segment;
-    if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0)
+    if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0 ||
+        (head->page_size < 512 && (head->page_size | head->page_count) != 0))
         return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->run_count; i++)
+        if (runs[i].first < 2 || runs[i].first > head->page_count ||
+            runs[i].count > head->page_count - runs[i].first + 1)
+            return SQLITE_CORRUPT;
     if (!replay->any && head->page_count > 0 && atomic_load(&replay->base->bytes) == 0)
         return SQLITE_CANTOPEN; /* an empty file in the place of the database */
     replay->any = true;
@@ -387,13 +395,31 @@ static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_seg
     return SQLITE_OK;
 }
 
+static int measure_range(void *ctx, uint32_t pgno, bool fresh, uint32_t offset, const uint8_t *bytes,
+                         uint32_t range_bytes)
+{
+    (void)ctx;
+    (void)pgno;
+    (void)fresh;
+    (void)offset;
+    (void)bytes;
+    (void)range_bytes;
+    return SQLITE_OK; /* that it can be called is all there is to know */
+}
+
 static int measure_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)
 {
     struct replay *replay = ctx;
+    const uint32_t *pages = thr_record_taken(record); /* and the freed ones behind them */
+    int rc;
 
-    (void)record;
     if (head->page_count > THR_PAGE_MAX)
         return SQLITE_CORRUPT;
+    for (size_t i = 0; i < (size_t)head->taken_count + head->freed_count; i++)
+        if (pages[i] > head->page_count)
+            return SQLITE_CORRUPT;
+    if ((rc = thr_record_each(record, measure_range, NULL)) != SQLITE_OK)
+        return rc;
     if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
         replay->max_bytes = (int64_t)head->page_count * head->page_size;
     replay->out->commits++;
@@ -424,8 +450,6 @@ static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segm
     const struct thr_page_run *runs = (const struct thr_page_run *)(const void *)(segment + sizeof *head);
     int rc;
 
-    if (head->page_count > THR_PAGE_MAX)
-        return SQLITE_CORRUPT;
     replay->page_size = head->page_size;
     replay->page_count = head->page_count;
     replay->format = head->format;
@@ -435,12 +459,8 @@ static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segm
     if ((rc = free_room(replay, head->page_count)) != SQLITE_OK)
         return rc;
     memset(replay->is_free, 0, replay->is_free_count);
-    for (uint32_t i = 0; i < head->run_count; i++) {
-        if (runs[i].first < 2 || runs[i].first > head->page_count ||
-            runs[i].count > head->page_count - runs[i].first + 1)
-            return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->run_count; i++)
         memset(replay->is_free + runs[i].first, 1, runs[i].count);
-    }
     return SQLITE_OK;
 }
 
@@ -465,8 +485,6 @@ static int replay_space(struct replay *replay, const uint8_t *record, const stru
     uint32_t lock_page = thr_lock_page(head->page_size);
     int rc;
 
-    if (head->page_count > THR_PAGE_MAX)
-        return SQLITE_CORRUPT;
     if ((rc = free_room(replay, head->page_count)) != SQLITE_OK)
         return rc;
     if ((head->flags & THR_RECORD_REWRITE) != 0)
@@ -474,16 +492,10 @@ static int replay_space(struct replay *replay, const uint8_t *record, const stru
     else if (head->format == 2)
         for (uint32_t pgno = replay->page_count + 1; pgno <= head->page_count; pgno++)
             replay->is_free[pgno] = pgno != lock_page;
-    for (uint32_t i = 0; i < head->taken_count; i++) {
-        if (taken[i] > head->page_count)
-            return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->taken_count; i++)
         replay->is_free[taken[i]] = 0;
-    }
-    for (uint32_t i = 0; i < head->freed_count; i++) {
-        if (freed[i] > head->page_count)
-            return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->freed_count; i++)
         replay->is_free[freed[i]] = 1;
-    }
     return SQLITE_OK;
 }
 
@@ -562,8 +574,8 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
     if (rc == SQLITE_OK && replay.any && out->commits > 0) {
         if ((rc = map_file(&replay)) == SQLITE_OK)
             rc = each_record(directory, &list, replay_begin, replay_record, &replay, true);
-        if (rc == SQLITE_OK)
-            rc = finish(&replay);
+        if (rc == SQLITE_OK && (rc = finish(&replay)) == SQLITE_CORRUPT)
+            thr_log(rc, "throng: page 1, as the log in %s leaves it, is not that of a database", directory);
         if (rc == SQLITE_OK)
             rc = thr_os_sync(base->fd);
         if (rc == SQLITE_OK) /* before our log goes, the others must know what it says about them */
