@@ -16,6 +16,7 @@
 #include "stock.h"
 
 struct file_list {
+    const char *directory;
     uint64_t *numbers; /* of log segments, ascending */
     size_t count, capacity;
     char *foreign; /* where to put the name of a file that is not ours */
@@ -27,12 +28,13 @@ struct file_list {
 
 static bool parse_segment_name(const char *name, uint64_t *number_out)
 {
-    char *end;
+    char canonical[32];
 
-    if (strncmp(name, "log-", 4) != 0 || name[4] < '0' || name[4] > '9')
+    if (strncmp(name, "log-", 4) != 0)
         return false;
-    *number_out = strtoull(name + 4, &end, 10);
-    return *end == '\0';
+    *number_out = strtoull(name + 4, NULL, 10);
+    snprintf(canonical, sizeof canonical, "log-%" PRIu64, *number_out);
+    return *number_out != 0 && strcmp(name, canonical) == 0;
 }
 
 static bool ours(const char *name)
@@ -41,19 +43,39 @@ static bool ours(const char *name)
            strncmp(name, "scratch-", 8) == 0;
 }
 
+/* A directory, a pipe or a link that leads nowhere is not ours, whatever its name: it must not be opened. */
+static int is_file(const char *directory, const char *name, bool *out)
+{
+    size_t bytes = strlen(directory) + strlen(name) + 2;
+    char *path = thr_os_alloc(bytes);
+    struct thr_stat stat;
+    int rc;
+
+    if (path == NULL)
+        return SQLITE_NOMEM;
+    snprintf(path, bytes, "%s/%s", directory, name);
+    rc = thr_os_stat(path, &stat);
+    thr_os_free(path);
+    *out = rc == SQLITE_OK && stat.is_regular;
+    return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
+}
+
 static int note_file(void *ctx, const char *name)
 {
     struct file_list *list = ctx;
     uint64_t number;
+    bool segment = parse_segment_name(name, &number), file = false;
+    int rc;
 
-    if (!parse_segment_name(name, &number)) {
-        if (!ours(name)) {
-            list->found_foreign = true;
-            if (list->foreign != NULL)
-                snprintf(list->foreign, list->foreign_bytes, "%s", name);
-        }
-        return 0;
+    if ((segment || ours(name)) && (rc = is_file(list->directory, name, &file)) != SQLITE_OK)
+        return rc;
+    if (!file) {
+        list->found_foreign = true;
+        if (list->foreign != NULL)
+            snprintf(list->foreign, list->foreign_bytes, "%s", name);
     }
+    if (!file || !segment)
+        return 0;
     if (list->count == list->capacity) {
         size_t capacity = list->capacity > 0 ? list->capacity * 2 : 16;
         uint64_t *at = thr_os_realloc(list->numbers, capacity * sizeof *at);
@@ -76,8 +98,10 @@ static int ascending(const void *a, const void *b)
 
 static int list_files(const char *directory, struct file_list *list)
 {
-    int rc = thr_os_list(directory, note_file, list);
+    int rc;
 
+    list->directory = directory;
+    rc = thr_os_list(directory, note_file, list);
     if (list->count > 1)
         qsort(list->numbers, list->count, sizeof *list->numbers, ascending);
     if (rc == SQLITE_OK)
@@ -219,6 +243,8 @@ static int each_record(const char *directory, const struct file_list *list,
                 break; /* the others never committed: neither did we. It can only be the last record */
             rc = fn(ctx, piece.at + at, &record);
         }
+        if (rc == SQLITE_CORRUPT)
+            thr_log(rc, "throng: %s/log-%" PRIu64 " makes no sense before commit %" PRIu64, directory, number, seq);
         piece_close(&piece);
     }
     return rc;
@@ -348,13 +374,19 @@ struct replay {
     uint32_t record_page_size;
 };
 
+/* The log is measured before it is replayed, and everything in it is checked then: what is refused has changed nothing. */
 static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_segment_head *head)
 {
     struct replay *replay = ctx;
+    const struct thr_page_run *runs = (const struct thr_page_run *)(const void *)(segment + sizeof *head);
 
-    (void)segment;
-    if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0)
+    if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0 ||
+        (head->page_size < 512 && (head->page_size | head->page_count) != 0))
         return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->run_count; i++)
+        if (runs[i].first < 2 || runs[i].first > head->page_count ||
+            runs[i].count > head->page_count - runs[i].first + 1)
+            return SQLITE_CORRUPT;
     if (!replay->any && head->page_count > 0 && atomic_load(&replay->base->bytes) == 0)
         return SQLITE_CANTOPEN; /* an empty file in the place of the database */
     replay->any = true;
@@ -363,13 +395,31 @@ static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_seg
     return SQLITE_OK;
 }
 
+static int measure_range(void *ctx, uint32_t pgno, bool fresh, uint32_t offset, const uint8_t *bytes,
+                         uint32_t range_bytes)
+{
+    (void)ctx;
+    (void)pgno;
+    (void)fresh;
+    (void)offset;
+    (void)bytes;
+    (void)range_bytes;
+    return SQLITE_OK; /* that it can be called is all there is to know */
+}
+
 static int measure_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)
 {
     struct replay *replay = ctx;
+    const uint32_t *pages = thr_record_taken(record); /* and the freed ones behind them */
+    int rc;
 
-    (void)record;
     if (head->page_count > THR_PAGE_MAX)
         return SQLITE_CORRUPT;
+    for (size_t i = 0; i < (size_t)head->taken_count + head->freed_count; i++)
+        if (pages[i] > head->page_count)
+            return SQLITE_CORRUPT;
+    if ((rc = thr_record_each(record, measure_range, NULL)) != SQLITE_OK)
+        return rc;
     if ((int64_t)head->page_count * head->page_size > replay->max_bytes)
         replay->max_bytes = (int64_t)head->page_count * head->page_size;
     replay->out->commits++;
@@ -400,8 +450,6 @@ static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segm
     const struct thr_page_run *runs = (const struct thr_page_run *)(const void *)(segment + sizeof *head);
     int rc;
 
-    if (head->page_count > THR_PAGE_MAX)
-        return SQLITE_CORRUPT;
     replay->page_size = head->page_size;
     replay->page_count = head->page_count;
     replay->format = head->format;
@@ -411,12 +459,8 @@ static int replay_begin(void *ctx, const uint8_t *segment, const struct thr_segm
     if ((rc = free_room(replay, head->page_count)) != SQLITE_OK)
         return rc;
     memset(replay->is_free, 0, replay->is_free_count);
-    for (uint32_t i = 0; i < head->run_count; i++) {
-        if (runs[i].first < 2 || runs[i].first > head->page_count ||
-            runs[i].count > head->page_count - runs[i].first + 1)
-            return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->run_count; i++)
         memset(replay->is_free + runs[i].first, 1, runs[i].count);
-    }
     return SQLITE_OK;
 }
 
@@ -441,8 +485,6 @@ static int replay_space(struct replay *replay, const uint8_t *record, const stru
     uint32_t lock_page = thr_lock_page(head->page_size);
     int rc;
 
-    if (head->page_count > THR_PAGE_MAX)
-        return SQLITE_CORRUPT;
     if ((rc = free_room(replay, head->page_count)) != SQLITE_OK)
         return rc;
     if ((head->flags & THR_RECORD_REWRITE) != 0)
@@ -450,16 +492,10 @@ static int replay_space(struct replay *replay, const uint8_t *record, const stru
     else if (head->format == 2)
         for (uint32_t pgno = replay->page_count + 1; pgno <= head->page_count; pgno++)
             replay->is_free[pgno] = pgno != lock_page;
-    for (uint32_t i = 0; i < head->taken_count; i++) {
-        if (taken[i] > head->page_count)
-            return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->taken_count; i++)
         replay->is_free[taken[i]] = 0;
-    }
-    for (uint32_t i = 0; i < head->freed_count; i++) {
-        if (freed[i] > head->page_count)
-            return SQLITE_CORRUPT;
+    for (uint32_t i = 0; i < head->freed_count; i++)
         replay->is_free[freed[i]] = 1;
-    }
     return SQLITE_OK;
 }
 
@@ -538,8 +574,8 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
     if (rc == SQLITE_OK && replay.any && out->commits > 0) {
         if ((rc = map_file(&replay)) == SQLITE_OK)
             rc = each_record(directory, &list, replay_begin, replay_record, &replay, true);
-        if (rc == SQLITE_OK)
-            rc = finish(&replay);
+        if (rc == SQLITE_OK && (rc = finish(&replay)) == SQLITE_CORRUPT)
+            thr_log(rc, "throng: page 1, as the log in %s leaves it, is not that of a database", directory);
         if (rc == SQLITE_OK)
             rc = thr_stock_mark(base, false);
         if (rc == SQLITE_OK)

@@ -17,8 +17,8 @@ struct thr_recovery {
 int thr_recover_inspect(const char *directory, char *name_out, size_t name_bytes);
 
 /* Apply the log in `directory` to the file and sync it. Nothing happens if there is no log. May be interrupted and run
- * again. SQLITE_OK, SQLITE_CORRUPT, SQLITE_CANTOPEN (the file is not the one that the log is of: it is empty),
- * SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*. */
+ * again. SQLITE_OK, SQLITE_CORRUPT (the error log says where), SQLITE_CANTOPEN (the file is not the one that the log is
+ * of: it is empty), SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*. */
 int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_recovery *out);
 
 /* Remove the directory with our files in it, the oldest segment first: whatever is left after a crash in here ends

@@ -101,6 +101,8 @@ int thr_stock_list_read(struct thr_base *base, const struct thr_stock_header *he
     uint32_t trunk = header->first_trunk;
     int rc = page == NULL ? SQLITE_NOMEM : SQLITE_OK;
 
+    if (rc == SQLITE_OK && header->free_count >= header->page_count)
+        rc = SQLITE_CORRUPT; /* else a list that leads back into itself would be followed that far */
     while (rc == SQLITE_OK && to->count < header->free_count) {
         if (trunk < 2 || trunk > header->page_count)
             rc = SQLITE_CORRUPT;

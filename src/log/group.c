@@ -11,7 +11,7 @@ const char *thr_group_path(const uint8_t *group, size_t bytes, uint32_t index)
     if (bytes <= sizeof head || group[bytes - 1] != '\0')
         return NULL;
     memcpy(&head, group, sizeof head);
-    if (index >= head.count)
+    if (index >= head.count || head.count > THR_GROUP_MAX)
         return NULL;
     for (at = (const char *)group + sizeof head; at < end && index > 0; index--)
         at += strlen(at) + 1;

@@ -19,6 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* SQLite has at most 125 attached databases. */
+#define THR_GROUP_MAX 127u
+
 struct thr_group_head {
     uint8_t id[16];
     uint32_t coordinator;

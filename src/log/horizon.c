@@ -58,6 +58,8 @@ int thr_horizon_read(const char *directory, bool *found_out, uint64_t *number_ou
     if (path == NULL)
         return SQLITE_NOMEM;
     rc = thr_os_stat(path, &stat);
+    if (rc == SQLITE_OK && !stat.is_regular)
+        rc = SQLITE_CANTOPEN; /* to read a pipe could take forever */
     if (rc == SQLITE_OK && (rc = thr_os_open(path, THR_OPEN_READ, 0, &fd, NULL)) == SQLITE_OK) {
         rc = read_places(fd, &place);
         thr_os_close(fd);

@@ -87,7 +87,9 @@ struct thr_log {
     _Atomic uint64_t live_bytes;   /* written and not yet checkpointed */
 };
 
+#ifndef THR_SEGMENT_MIN /* fuzzers want small files */
 #define THR_SEGMENT_MIN ((size_t)1 << 20)
+#endif
 #define THR_SEGMENT_MAX ((size_t)16 << 20)
 
 /* Begin an empty log in `directory` with segment `number`. The index is set up already. On error nothing stays. */

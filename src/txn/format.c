@@ -41,13 +41,13 @@ static int touch_stock_list(struct thr_conn *conn, const uint8_t *page1, uint8_t
         int64_t at = (int64_t)(trunk - 1) * page_size;
         uint32_t pages;
 
-        if (trunk < 2 || trunk > conn->page_count)
+        if (trunk < 2 || trunk > conn->page_count || left >= conn->page_count)
             return SQLITE_CORRUPT;
         if ((rc = thr_page_read(conn, page, page_size, at, &is_short)) != SQLITE_OK ||
             (rc = thr_page_write(conn, page, page_size, at)) != SQLITE_OK)
             break;
-        pages = 1 + thr_get32(page + 4);
-        left = pages < left ? left - pages : 0;
+        pages = thr_get32(page + 4);
+        left = pages < left ? left - pages - 1 : 0;
         trunk = thr_get32(page);
     }
     return rc;

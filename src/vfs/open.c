@@ -204,6 +204,15 @@ static void log_incomplete(const struct thr_open_db *open_db)
             open_db->path, open_db->directory);
 }
 
+static int log_in_the_way(const struct thr_open_db *open_db)
+{
+    thr_log(SQLITE_CANTOPEN,
+            "throng: %s is in the way: it is neither a rollback journal of SQLite nor a directory of ours. Move it "
+            "elsewhere to open the database",
+            open_db->directory);
+    return SQLITE_CANTOPEN;
+}
+
 /* A file named <db>-journal: is it a rollback journal of SQLite (also one that was finished by zeroing its head)? */
 static int check_stock_journal(const struct thr_open_db *open_db, const struct thr_stat *stat)
 {
@@ -213,7 +222,7 @@ static int check_stock_journal(const struct thr_open_db *open_db, const struct t
     int fd, rc;
 
     if (!stat->is_regular)
-        goto foreign;
+        return log_in_the_way(open_db);
     if ((rc = thr_os_open(open_db->directory, THR_OPEN_READ, 0, &fd, NULL)) != SQLITE_OK)
         return rc;
     rc = thr_os_read(fd, head, sizeof head, 0, &got);
@@ -222,12 +231,7 @@ static int check_stock_journal(const struct thr_open_db *open_db, const struct t
         return rc;
     if (got == 0 || head[0] == 0 || (got == 8 && memcmp(head, MAGIC, 8) == 0))
         return SQLITE_OK;
-foreign:
-    thr_log(SQLITE_CANTOPEN,
-            "throng: %s is in the way: it is neither a rollback journal of SQLite nor a directory of ours. Move it "
-            "elsewhere to open the database",
-            open_db->directory);
-    return SQLITE_CANTOPEN;
+    return log_in_the_way(open_db);
 }
 
 /* What stands beside the file from earlier uses: recover it. lock_held is false once stock SQLite had to run. */
@@ -251,11 +255,10 @@ static int recover_leftovers(struct thr_open_db *open_db)
             return rc;
         stock = true;
     }
-    if (stock && atomic_load(&open_db->db.base.bytes) > 0) {
+    /* Also if the file does not look like a database, or is empty: that may be what the journal is there to mend. */
+    if (stock) {
         if ((rc = thr_stock_header_read(&open_db->db.base, &header)) != SQLITE_OK)
             return rc;
-        if (header.foreign)
-            return SQLITE_OK;
         thr_os_unlock(open_db->fd, LOCK_BYTES_AT, LOCK_BYTES);
         if ((rc = recover_stock(open_db, header.wal)) != SQLITE_OK)
             return rc;
@@ -265,7 +268,7 @@ static int recover_leftovers(struct thr_open_db *open_db)
     if ((rc = stat_beside(open_db->path, "-journal", &journal)) != SQLITE_OK)
         return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
     if (!journal.is_dir)
-        return SQLITE_OK;
+        return log_in_the_way(open_db); /* stock SQLite has seen it, and has no use for it */
     rc = thr_recover_inspect(open_db->directory, name, sizeof name);
     if (rc == SQLITE_CANTOPEN)
         thr_log(rc, "throng: the directory %s holds %s, which is not ours: it is left alone, and %s stays closed",
@@ -276,6 +279,8 @@ static int recover_leftovers(struct thr_open_db *open_db)
             "throng: the log %s/%s is damaged at its beginning: nothing is touched. Restore it or a backup, or move "
             "the directory away to go on without the commits in it",
             open_db->directory, name);
+    else if (rc != SQLITE_OK)
+        thr_log(rc, "throng: the directory %s cannot be read: %s stays closed", open_db->directory, open_db->path);
     if (rc != SQLITE_OK)
         return rc;
     rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery);

@@ -243,6 +243,15 @@ class Others(Open):
         plain.execute("INSERT INTO t(b) VALUES(zeroblob(300000))")
         shutil.copy(path, self.path)
         shutil.copy(path + "-journal", self.path + "-journal")
+        for name, place, damage in (("size", 28, b"\0\1\0\0"), ("magic", 0, bytes(16))):
+            torn = self.at(name)  # the process died when it had written page 1 and no other
+            shutil.copy(path, torn)
+            shutil.copy(path + "-journal", torn + "-journal")
+            with open(torn, "r+b") as file:
+                file.seek(place)
+                file.write(damage)
+            with self.subTest(name):
+                self.assertEqual(dump(self.open(torn)), expected)
         plain.execute("ROLLBACK")
         self.assertGreater(os.path.getsize(self.path + "-journal"), 10000)
         one = self.open()
