@@ -35,11 +35,12 @@ enum lock {
     LOCK_COUNT
 };
 
-#define LOCK_STATS(name, lock)                                    \
-    {"lock_" name "_acquisitions", FROM_LOCK_ACQUISITIONS, lock}, \
-        {"lock_" name "_contended", FROM_LOCK_CONTENDED, lock},   \
-        {"lock_" name "_wait_ns", FROM_LOCK_WAIT, lock},          \
-        {"lock_" name "_longest_ns", FROM_LOCK_LONGEST, lock}
+#define LOCK_STATS(name, lock)                                                                                   \
+    {"lock_" name "_acquisitions", FROM_LOCK_ACQUISITIONS, lock},                                                \
+        {"lock_" name "_contended", FROM_LOCK_CONTENDED, lock}, {"lock_" name "_wait_ns", FROM_LOCK_WAIT, lock}, \
+    {                                                                                                            \
+        "lock_" name "_longest_ns", FROM_LOCK_LONGEST, lock                                                      \
+    }
 
 static const struct stat_column {
     const char *name;
