@@ -169,9 +169,9 @@ const char *thr_mutexes_count(void)
     sqlite3_mutex_methods methods = {count_init, count_end,   count_alloc, count_free, count_enter,
                                      count_try,  count_leave, NULL,        NULL};
 
-    /* SQLite tells its methods only once it has been initialized, and takes others only when it is not. */
-    if (sqlite3_initialize() != SQLITE_OK || sqlite3_config(SQLITE_CONFIG_GETMUTEX, &inner) != SQLITE_OK ||
-        sqlite3_shutdown() != SQLITE_OK || inner.xMutexAlloc == NULL)
+    /* SQLite chooses its own when it is initialized, and tells them, and takes others, while it is not. */
+    if (sqlite3_initialize() != SQLITE_OK || sqlite3_shutdown() != SQLITE_OK ||
+        sqlite3_config(SQLITE_CONFIG_GETMUTEX, &inner) != SQLITE_OK || inner.xMutexAlloc == NULL)
         return "SQLite does not tell its mutexes";
     if (inner.xMutexHeld != NULL) { /* a build of SQLite that asserts */
         methods.xMutexHeld = count_held;

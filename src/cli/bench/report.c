@@ -144,10 +144,26 @@ static void print_sentence(const struct thr_report *report)
            thr_report_is_well(report) ? "stock SQLite found every database whole" : "but not all went well");
 }
 
+static void print_contention(const struct thr_report *report)
+{
+    const struct thr_server_settings *settings = report->settings;
+    static struct thr_contention_row rows[THR_BENCH_MAX_SETS * THR_ENGINE_COUNT];
+    static char labels[THR_BENCH_MAX_SETS][THR_LABEL_BYTES];
+    uint32_t cells = (uint32_t)thr_report_cells(settings), engines = settings->common.engines.count;
+
+    for (uint32_t i = 0; i < cells; i++)
+        rows[i] = (struct thr_contention_row){settings->common.engines.engine[i % engines]->name,
+                                              thr_clients_label(&settings->sets.set[i / engines], labels[i / engines]),
+                                              &report->contention[i]};
+    thr_contention_text(rows, cells);
+}
+
 void thr_report_text(const struct thr_report *report)
 {
     print_heading(report);
     print_table(report);
+    if (report->contention != NULL)
+        print_contention(report);
     print_checks(report);
     print_sentence(report);
 }

@@ -6,12 +6,14 @@
 
 #include <stddef.h>
 
+#include "contention.h"
 #include "database.h"
 #include "measure.h"
 #include "server_settings.h"
 
 /*   results    [round][set][engine], rounds that were finished
- *   summary    [set][engine] */
+ *   summary    [set][engine]
+ *   contention [set][engine], NULL if it was not counted */
 struct thr_report {
     const struct thr_server_settings *settings;
     const struct thr_target *targets;
@@ -19,6 +21,7 @@ struct thr_report {
     uint32_t rounds;
     const struct thr_result *results;
     struct thr_result *summary;
+    const struct thr_contention *contention;
 };
 
 void thr_report_text(const struct thr_report *report);

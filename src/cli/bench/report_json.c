@@ -70,6 +70,8 @@ static void write_result(struct thr_json *json, const struct thr_report *report,
         thr_json_close(json, '}');
     }
     thr_json_close(json, ']');
+    if (report->contention != NULL)
+        thr_contention_json(json, &report->contention[cell]);
     thr_json_close(json, '}');
 }
 

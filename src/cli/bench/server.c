@@ -27,6 +27,7 @@ struct server {
     char directory[768];
     struct thr_result *results; /* as in struct thr_report */
     struct thr_result *summary;
+    struct thr_contention *contention; /* [set][engine]; NULL if nobody asked */
 };
 
 static const char *prepare(struct server *server)
@@ -67,21 +68,40 @@ static void show_tick(void *ctx, double done)
                       thr_clients_label(&tick->clients, label));
 }
 
+/* With what was counted, if that is wanted. */
+static const char *measure(struct server *server, uint32_t set, uint32_t engine, uint64_t seed, struct tick *tick,
+                           struct thr_result *out)
+{
+    const struct thr_server_settings *settings = &server->settings;
+    struct thr_target *target = &server->targets[engine];
+    const char *message = NULL, *later;
+    sqlite3 *probe = NULL;
+
+    if (server->contention != NULL)
+        message = thr_contention_begin(&settings->common, target, &probe);
+    if (message != NULL)
+        return message;
+    message = thr_measure(settings, target, settings->sets.set[set], seed, show_tick, tick, out);
+    if (server->contention == NULL)
+        return message;
+    later = thr_contention_end(probe, &server->contention[set * settings->common.engines.count + engine]);
+    return message != NULL ? message : later;
+}
+
 static const char *measure_all(struct server *server)
 {
     const struct thr_server_settings *settings = &server->settings;
+    uint32_t engines = settings->common.engines.count;
     size_t cells = thr_report_cells(settings), total = cells * settings->common.rounds;
 
     thr_progress_stage(&server->progress);
     for (size_t i = 0; i < total; i++) {
-        uint32_t set = (uint32_t)(i % cells / settings->common.engines.count);
-        struct thr_target *target = &server->targets[i % settings->common.engines.count];
-        struct tick tick = {&server->progress, target->engine->name, settings->sets.set[set], (double)i / (double)total,
-                            1 / (double)total};
+        uint32_t set = (uint32_t)(i % cells / engines), engine = (uint32_t)(i % engines);
+        struct tick tick = {&server->progress, server->targets[engine].engine->name, settings->sets.set[set],
+                            (double)i / (double)total, 1 / (double)total};
         /* The same seed for every engine: they get the same transactions. */
-        uint64_t seed = settings->common.seed + 1 + i / settings->common.engines.count;
-        const char *message = thr_measure(settings, target, settings->sets.set[set], seed, show_tick, &tick,
-                                          &server->results[i]);
+        const char *message = measure(server, set, engine, settings->common.seed + 1 + i / engines, &tick,
+                                      &server->results[i]);
 
         if (thr_interrupted())
             return "interrupted";
@@ -98,6 +118,9 @@ static void check_all(struct server *server)
         thr_progress_show(&server->progress, (double)i / server->settings.common.engines.count, "checking %s",
                           server->targets[i].engine->name);
         thr_server_check(&server->settings, &server->targets[i]);
+        for (uint32_t set = 0; server->contention != NULL && set < server->settings.sets.count; set++)
+            thr_contention_name(&server->settings.common, server->targets[i].path,
+                                &server->contention[set * server->settings.common.engines.count + i]);
     }
 }
 
@@ -106,8 +129,15 @@ static void check_all(struct server *server)
 static bool report(struct server *server)
 {
     size_t cells = thr_report_cells(&server->settings);
-    struct thr_report report = {&server->settings, server->targets, server->directory, server->settings.common.rounds,
-                                server->results,   server->summary};
+    struct thr_report report = {
+        .settings = &server->settings,
+        .targets = server->targets,
+        .directory = server->directory,
+        .rounds = server->settings.common.rounds,
+        .results = server->results,
+        .summary = server->summary,
+        .contention = server->contention,
+    };
 
     for (size_t i = 0; i < cells; i++)
         thr_results_summarize(&server->results[i], report.rounds, cells, &server->summary[i]);
@@ -165,8 +195,10 @@ int thr_bench_server(int argc, char **argv)
     thr_progress_open(&server.progress, settings->common.quiet);
     server.results = calloc(thr_report_cells(settings) * settings->common.rounds, sizeof *server.results);
     server.summary = calloc(thr_report_cells(settings), sizeof *server.summary);
+    if (settings->common.contention)
+        server.contention = calloc(thr_report_cells(settings), sizeof *server.contention);
     code = THR_EXIT_FAILED;
-    if (server.results == NULL || server.summary == NULL)
+    if (server.results == NULL || server.summary == NULL || (settings->common.contention && server.contention == NULL))
         message = "out of memory";
     else
         message = thr_settings_apply(&server.settings.common, false);
@@ -184,5 +216,6 @@ int thr_bench_server(int argc, char **argv)
     }
     free(server.results);
     free(server.summary);
+    free(server.contention);
     return code;
 }
