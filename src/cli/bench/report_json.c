@@ -1,12 +1,10 @@
 /* The report for programs.
  *
  * SPDX-License-Identifier: MIT */
-#include <sqlite3.h>
 #include <string.h>
 
 #include "../json.h"
 #include "report.h"
-#include "throng.h"
 
 static const char *const figure_names[THR_FIGURE_COUNT] = {
     [THR_RW_PER_SECOND] = "rw_per_second",
@@ -26,22 +24,12 @@ static void write_settings(struct thr_json *json, const struct thr_report *repor
 {
     const struct thr_server_settings *settings = report->settings;
 
-    thr_json_text(json, "throng", throng_version());
-    thr_json_text(json, "sqlite", sqlite3_libversion());
-    thr_json_text(json, "sqlite_source", sqlite3_sourceid());
+    thr_settings_json_versions(json);
     thr_json_open(json, "settings", '{');
     thr_json_text(json, "workload", settings->workload_name);
     thr_json_integer(json, "rows", thr_server_need_rows(settings) ? (int64_t)settings->rows : 0);
     thr_json_real(json, "seconds", settings->seconds);
-    thr_json_integer(json, "rounds", report->rounds);
-    thr_json_text(json, "directory", report->directory);
-    thr_json_text(json, "synchronous", settings->common.synchronous);
-    thr_json_integer(json, "mmap_size", settings->common.mmap_bytes);
-    thr_json_integer(json, "cache_size", settings->common.cache_size);
-    thr_json_text(json, "vfs", settings->common.vfs);
-    thr_json_text(json, "allocator", settings->common.allocator);
-    thr_json_text(json, "memstatus", settings->common.memstatus);
-    thr_json_integer(json, "seed", (int64_t)settings->common.seed);
+    thr_settings_json(json, &settings->common, report->directory);
     thr_json_close(json, '}');
 }
 

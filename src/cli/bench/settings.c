@@ -199,3 +199,25 @@ const char *thr_settings_apply(struct thr_settings *settings, bool as_shipped)
         return "the VFS cannot be registered";
     return sqlite3_vfs_find(settings->vfs) != NULL ? NULL : "there is no VFS of that name";
 }
+
+/* --- for the reports --- */
+
+void thr_settings_json_versions(struct thr_json *json)
+{
+    thr_json_text(json, "throng", throng_version());
+    thr_json_text(json, "sqlite", sqlite3_libversion());
+    thr_json_text(json, "sqlite_source", sqlite3_sourceid());
+}
+
+void thr_settings_json(struct thr_json *json, const struct thr_settings *settings, const char *directory)
+{
+    thr_json_integer(json, "rounds", settings->rounds);
+    thr_json_text(json, "directory", directory);
+    thr_json_text(json, "synchronous", settings->synchronous);
+    thr_json_integer(json, "mmap_size", settings->mmap_bytes);
+    thr_json_integer(json, "cache_size", settings->cache_size);
+    thr_json_text(json, "vfs", settings->vfs);
+    thr_json_text(json, "allocator", settings->allocator);
+    thr_json_text(json, "memstatus", settings->memstatus);
+    thr_json_integer(json, "seed", (int64_t)settings->seed);
+}

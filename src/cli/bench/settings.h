@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../json.h"
 #include "../options.h"
 
 #define THR_BENCH_MAX_SETS 32
@@ -73,5 +74,9 @@ int thr_engine_index(const struct thr_settings *settings, const char *name);
 /* SQLite's process-wide settings, SQLite itself, Throng: in this order. `as_shipped`: with SQLite's own defaults
  * instead. Fills settings->base_vfs. Once in a process. Returns NULL, or what is wrong. */
 const char *thr_settings_apply(struct thr_settings *settings, bool as_shipped);
+
+/* Into the object that is open. */
+void thr_settings_json_versions(struct thr_json *json);
+void thr_settings_json(struct thr_json *json, const struct thr_settings *settings, const char *directory);
 
 #endif
