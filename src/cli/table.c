@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "table.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,33 @@ void thr_table_cell(struct thr_table *table, const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(cell, CELL_BYTES, format, args);
     va_end(args);
+}
+
+void thr_table_real(struct thr_table *table, double value, int decimals)
+{
+    if (isfinite(value))
+        thr_table_cell(table, "%.*f", decimals, value);
+    else
+        thr_table_cell(table, "-");
+}
+
+void thr_table_count(struct thr_table *table, double value)
+{
+    char plain[32], with_commas[48];
+    size_t length, at = 0;
+
+    if (!isfinite(value)) {
+        thr_table_cell(table, "-");
+        return;
+    }
+    length = (size_t)snprintf(plain, sizeof plain, "%.0f", value);
+    for (size_t i = 0; i < length && i < sizeof plain; i++) {
+        if (i > 0 && (length - i) % 3 == 0)
+            with_commas[at++] = ',';
+        with_commas[at++] = plain[i];
+    }
+    with_commas[at] = '\0';
+    thr_table_cell(table, "%s", with_commas);
 }
 
 void thr_table_gap(struct thr_table *table)

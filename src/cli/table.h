@@ -12,6 +12,8 @@ struct thr_table;
 struct thr_table *thr_table_open(const char *const *headings, unsigned columns, unsigned left_columns);
 /* The next cell, row by row. Cut at 63 characters. */
 void thr_table_cell(struct thr_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void thr_table_real(struct thr_table *table, double value, int decimals); /* "-" if it is not a number */
+void thr_table_count(struct thr_table *table, double value);              /* 1234567 as 1,234,567; likewise */
 void thr_table_gap(struct thr_table *table); /* an empty line after the cells so far; they fill whole rows */
 void thr_table_print(const struct thr_table *table, FILE *to);
 void thr_table_close(struct thr_table *table);

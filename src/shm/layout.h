@@ -25,6 +25,7 @@
 #define THR_UNLINK_LOCKS 256u /* by page number */
 #define THR_FILTER_WORDS 1024u
 #define THR_EXTENTS 1024u /* commits that may wait to be durable, and a few */
+#define THR_CONFLICT_PAGES 64u
 
 #define THR_DIRECTORY_OFFSET (128u * 1024)
 #define THR_SLOTS_OFFSET (640u * 1024)
@@ -71,6 +72,14 @@ enum thr_counter {
     THR_COUNTERS
 };
 
+/* A page that made transactions fail (conflicts.h). */
+struct thr_conflict_page {
+    uint32_t pgno; /* 0: unused */
+    uint32_t pad;
+    uint64_t count;
+    uint64_t error; /* so many of them may have been another page's */
+};
+
 /* Head of the index. Fields that committers write share no line with those that readers poll.
  *   field          writer                      guard
  *   page_size      first writer of a new file  alone_slot; fixed afterwards but for a rewrite by VACUUM
@@ -97,7 +106,8 @@ enum thr_counter {
  *   protected_slot holder of turn_lock         atomic; slot + 1 of who must not lose
  *   protected_end  holder of turn_lock         atomic; pages that the protected transaction knows of
  *   filter         the protected transaction   atomic OR; a bit for each page that it read or wrote
- *   barrier        who rebases                 atomic; non-zero: no new snapshots */
+ *   barrier        who rebases                 atomic; non-zero: no new snapshots
+ *   conflicts      whoever lost                conflict_lock */
 struct thr_head {
     char magic[8];
     uint32_t version;
@@ -147,6 +157,8 @@ struct thr_head {
     _Alignas(THR_CACHE_LINE) _Atomic uint8_t unlink_lock[THR_UNLINK_LOCKS];
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t filter[THR_FILTER_WORDS];
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t extent[THR_EXTENTS];
+    _Alignas(THR_CACHE_LINE) struct thr_mutex conflict_lock;
+    struct thr_conflict_page conflicts[THR_CONFLICT_PAGES];
 };
 
 /* What is known of 32,768 pages.

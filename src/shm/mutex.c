@@ -7,13 +7,24 @@
 enum { SPINS = 300 };
 static const uint64_t MUTEX_PATIENCE_NS = 1000000;
 
+/* By the holder, so a load and a store will do. */
+static void count_acquired(struct thr_mutex *mutex)
+{
+    uint64_t acquired = atomic_load_explicit(&mutex->acquired, memory_order_relaxed);
+
+    atomic_store_explicit(&mutex->acquired, acquired + 1, memory_order_relaxed);
+}
+
 bool thr_mutex_try(struct thr_mutex *mutex)
 {
     uint32_t free_word = 0;
 
     /* seq_cst, not just acquire: what the holder reads next must not pass the taking (pairs with protected_touch()). */
-    return atomic_compare_exchange_strong_explicit(&mutex->word, &free_word, 1, memory_order_seq_cst,
-                                                   memory_order_relaxed);
+    if (!atomic_compare_exchange_strong_explicit(&mutex->word, &free_word, 1, memory_order_seq_cst,
+                                                 memory_order_relaxed))
+        return false;
+    count_acquired(mutex);
+    return true;
 }
 
 static void note_wait(struct thr_mutex *mutex, uint64_t began_ns)
@@ -49,15 +60,18 @@ static bool stop_hungry(struct thr_mutex *mutex)
 
 bool thr_mutex_lock(struct thr_mutex *mutex, uint64_t timeout_ns)
 {
-    uint64_t began_ns, waited_ns, rest_ns;
+    uint64_t spun_ns, began_ns, waited_ns, rest_ns;
     bool hungry = false, held = false;
 
     if (thr_mutex_try(mutex))
         return true;
+    spun_ns = thr_os_now_ns();
     for (int i = 0; i < SPINS; i++) {
         thr_os_pause();
-        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0 && thr_mutex_try(mutex))
+        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0 && thr_mutex_try(mutex)) {
+            note_wait(mutex, spun_ns);
             return true;
+        }
     }
     began_ns = thr_os_now_ns();
     while (!held) {
@@ -89,7 +103,9 @@ bool thr_mutex_lock(struct thr_mutex *mutex, uint64_t timeout_ns)
             thr_mutex_unlock(mutex); /* both ways at once cannot be: see THR_ASSERT in the test */
         held = true;
     }
-    note_wait(mutex, began_ns);
+    if (held)
+        count_acquired(mutex);
+    note_wait(mutex, spun_ns);
     return held;
 }
 

@@ -8,9 +8,12 @@
  *     4    4 hungry    everyone             atomic: how many have lost patience
  *     8    4 handed    holder, the hungry   atomic: 1 while the lock is on its way to a hungry waiter
  *    12    4 owner     holder               slot + 1 of the holder, for messages
- *    16    8 contended the one who waited   atomic, statistics
- *    24    8 wait_ns   the one who waited   atomic, statistics
+ *    16    8 contended the one who waited   atomic, statistics: how often it was not free at once
+ *    24    8 wait_ns   the one who waited   atomic, statistics: spinning included
  *    32    8 longest_ns the one who waited  atomic, statistics
+ *    40    8 acquired  holder               the mutex itself; atomic for those who read it, statistics
+ *
+ * Counting costs whoever finds the lock free a store to the line that he has just written anyway.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef THR_MUTEX_H
@@ -28,8 +31,11 @@ struct thr_mutex {
     _Atomic uint64_t contended;
     _Atomic uint64_t wait_ns;
     _Atomic uint64_t longest_ns;
-    uint8_t pad[24];
+    _Atomic uint64_t acquired;
+    uint8_t pad[16];
 };
+
+_Static_assert(sizeof(struct thr_mutex) == 64, "a cache line");
 
 /* Waits at most `timeout_ns` (UINT64_MAX: as long as it takes). Returns whether the lock is held. */
 bool thr_mutex_lock(struct thr_mutex *mutex, uint64_t timeout_ns);

@@ -38,7 +38,7 @@ int thr_shm_create(struct thr_shm *shm, const char *path, uint32_t mode)
     shm->at = at;
     shm->head = at;
     memcpy(shm->head->magic, "ThrgShm", 8);
-    shm->head->version = 1;
+    shm->head->version = 2;
     return SQLITE_OK;
 
 err_close:

@@ -10,6 +10,7 @@
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
+#include "../shm/conflicts.h"
 #include "db.h"
 #include "page1.h"
 #include "plan.h"
@@ -34,6 +35,8 @@ static int lost(struct thr_conn *conn, enum thr_conflict why, uint32_t pgno)
     conn->lost_page = pgno;
     conn->lost_seq = pgno == 0 ? 0 : thr_version_newest_seq(&conn->db->heap, pgno);
     thr_count(conn->slot, COUNTERS[why], 1);
+    if (pgno != 0)
+        thr_conflicts_add(head_of(conn), pgno);
     return SQLITE_BUSY_SNAPSHOT;
 }
 

@@ -96,9 +96,11 @@ void thr_journal_free(struct thr_journal *journal);
 enum thr_sync thr_pragma_default_sync(void);
 int thr_pragma(struct thr_main_file *file, char **args);
 
-/* stats.c: the table-valued function throng_stats */
-int thr_stats_register(sqlite3 *db);
+/* stats.c: counters by name */
 const char *thr_stats_name(uint32_t index); /* NULL past the last */
 int64_t thr_stats_value(struct thr_db *db, uint32_t index);
+
+/* stats_table.c: the table-valued functions throng_stats and throng_conflicts */
+int thr_stats_register(sqlite3 *db);
 
 #endif

@@ -423,6 +423,42 @@ class Questions(Files):
         self.assertTrue(any(after[name] - before[name] >= 10 for name in commits), (before, after))
         self.at_rest()
 
+    def test_locks_are_counted(self):
+        """Each commit takes commit_lock, in whatever connection."""
+        one, two = self.create(), self.open()
+        before = dict(rows(one, "SELECT * FROM throng_stats"))
+        for number in range(10):
+            (one, two)[number % 2].execute("INSERT INTO t(b) VALUES(?)", (number,))
+        after = dict(rows(two, "SELECT * FROM throng_stats"))
+        self.assertGreaterEqual(after["lock_commit_acquisitions"] - before["lock_commit_acquisitions"], 10)
+        for lock in ("commit", "turn", "space", "slot", "heap", "checkpoint", "conflict", "gates"):
+            for what in ("acquisitions", "contended", "wait_ns", "longest_ns"):
+                self.assertGreaterEqual(after[f"lock_{lock}_{what}"], 0)
+            self.assertLessEqual(after[f"lock_{lock}_longest_ns"], after[f"lock_{lock}_wait_ns"])
+        self.at_rest()
+
+    def test_conflicts_are_counted_by_page(self):
+        """A page that makes transactions fail is counted, as often as it did, and it is the one of the table."""
+        one, two = self.create(), self.open()
+        one.execute("CREATE TABLE hot(a INTEGER PRIMARY KEY, b)")
+        one.execute("INSERT INTO hot VALUES(1, 0)")
+        self.assertEqual(rows(one, "SELECT * FROM throng_conflicts"), [])
+        for number in range(5):
+            two.execute("BEGIN")
+            rows(two, "SELECT b FROM hot")
+            one.execute("UPDATE hot SET b = b + 1")
+            with self.assertRaises(sqlite3.OperationalError):
+                two.execute("UPDATE hot SET b = b + 1")
+                two.execute("COMMIT")
+            if two.in_transaction:
+                two.execute("ROLLBACK")
+            (page, conflicts, error), = rows(two, "SELECT * FROM throng_conflicts")
+            self.assertEqual((conflicts, error), (number + 1, 0))
+        self.assertEqual(page, value(one, "SELECT rootpage FROM sqlite_schema WHERE name='hot'"))
+        self.assertEqual(rows(one, "SELECT * FROM throng_conflicts('main')"), [(page, 5, 0)])
+        self.assertEqual(rows(one, "SELECT * FROM throng_conflicts('temp')"), [])
+        self.at_rest()
+
     def test_mmap_sizes(self):
         one, two = self.create(), self.open()
         expected = dump(one)

@@ -86,6 +86,7 @@ static void one_at_a_time(void **state)
     start(threads, THREADS, take_turns, NULL);
     join(threads, THREADS);
     assert_int_equal(counter, (uint64_t)THREADS * TURNS);
+    assert_int_equal(atomic_load(&mutex.acquired), (uint64_t)THREADS * TURNS);
     assert_at_rest();
 }
 
@@ -122,6 +123,7 @@ static void giving_up_leaves_the_lock_whole(void **state)
     join(threads, THREADS + 2);
     assert_true(atomic_load(&had) > 100);
     assert_int_equal(counter, atomic_load(&had));
+    assert_int_equal(atomic_load(&mutex.acquired), atomic_load(&had));
     assert_at_rest();
 }
 
@@ -214,6 +216,38 @@ static void a_release_hands_over_to_the_hungry(void **state)
     assert_true(atomic_load(&mutex.longest_ns) >= MS);
 }
 
+/* Property: who finds the lock free is counted and does not wait; who does not find it free is counted as well, whether he
+ * gets it or not, with all of the time that he waited. */
+static void waits_are_counted(void **state)
+{
+    pthread_t thread;
+
+    (void)state;
+    assert_true(thr_mutex_try(&mutex));
+    assert_false(thr_mutex_try(&mutex));
+    thr_mutex_unlock(&mutex);
+    assert_true(thr_mutex_lock(&mutex, UINT64_MAX));
+    assert_int_equal(atomic_load(&mutex.acquired), 2);
+    assert_int_equal(atomic_load(&mutex.contended), 0);
+    assert_int_equal(atomic_load(&mutex.wait_ns), 0);
+    assert_false(thr_mutex_lock(&mutex, 5 * MS));
+    assert_int_equal(atomic_load(&mutex.acquired), 2);
+    assert_int_equal(atomic_load(&mutex.contended), 1);
+    assert_true(atomic_load(&mutex.wait_ns) >= 5 * MS);
+    assert_int_equal(atomic_load(&mutex.longest_ns), atomic_load(&mutex.wait_ns));
+    start(&thread, 1, wait_once, NULL);
+    while (atomic_load(&mutex.hungry) == 0)
+        thr_os_sleep_ns(MS / 10);
+    thr_os_sleep_ns(20 * MS);
+    thr_mutex_unlock(&mutex);
+    join(&thread, 1);
+    assert_int_equal(atomic_load(&mutex.acquired), 3);
+    assert_int_equal(atomic_load(&mutex.contended), 2);
+    assert_true(atomic_load(&mutex.longest_ns) >= 20 * MS);
+    assert_true(atomic_load(&mutex.wait_ns) >= 25 * MS);
+    assert_at_rest();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +256,7 @@ int main(void)
         cmocka_unit_test_setup(waiting_ends_in_time, setup),
         cmocka_unit_test_setup(nobody_starves, setup),
         cmocka_unit_test_setup(a_release_hands_over_to_the_hungry, setup),
+        cmocka_unit_test_setup(waits_are_counted, setup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

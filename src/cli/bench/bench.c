@@ -6,13 +6,15 @@
 
 #include "../cli.h"
 #include "server.h"
+#include "zombie.h"
 
 static void print_help(FILE *to)
 {
-    fprintf(to, "usage: throng bench server [OPTIONS]\n"
+    fprintf(to, "usage: throng bench server | zombie [OPTIONS]\n"
                 "\n"
                 "benchmarks:\n"
                 "  server     concurrent writers and readers in one process, beside stock SQLite\n"
+                "  zombie     short reads beside many schema changes: what SQLite's own mutexes cost\n"
                 "\n"
                 "`throng bench server --help` tells its options.\n");
 }
@@ -29,6 +31,8 @@ int thr_cli_bench(int argc, char **argv)
     }
     if (strcmp(argv[1], "server") == 0)
         return thr_bench_server(argc - 1, argv + 1);
+    if (strcmp(argv[1], "zombie") == 0)
+        return thr_bench_zombie(argc - 1, argv + 1);
     fprintf(stderr, "throng bench: there is no benchmark \"%s\"; see throng bench --help\n", argv[1]);
     return THR_EXIT_USAGE;
 }

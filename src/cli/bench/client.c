@@ -46,21 +46,11 @@ static void run_transaction(struct thr_client *client)
 
 static bool is_done(const struct thr_client *client)
 {
-    const struct thr_settings *settings = client->stage->settings;
+    const struct thr_server_settings *settings = client->stage->settings;
 
     if (phase_of(client) == THR_PHASE_STOP || client->errors >= MAX_ERRORS || thr_interrupted())
         return true;
     return settings->workload == THR_WORKLOAD_INCREMENT && client->commits + client->errors >= settings->increments;
-}
-
-static void wait_for_start(struct thr_stage *stage)
-{
-    (void)pthread_mutex_lock(&stage->lock);
-    stage->ready++;
-    (void)pthread_cond_broadcast(&stage->changed);
-    while (!stage->started)
-        (void)pthread_cond_wait(&stage->changed, &stage->lock);
-    (void)pthread_mutex_unlock(&stage->lock);
 }
 
 void *thr_client_run(void *arg)
@@ -69,7 +59,7 @@ void *thr_client_run(void *arg)
 
     if (thr_transaction_open(client) != SQLITE_OK)
         client->errors = 1; /* the main thread will call it off */
-    wait_for_start(client->stage);
+    thr_start_wait(&client->stage->start);
     while (!is_done(client))
         run_transaction(client);
     thr_transaction_close(client);

@@ -12,7 +12,8 @@
 #include "../histogram.h"
 #include "../random.h"
 #include "database.h"
-#include "settings.h"
+#include "server_settings.h"
+#include "start.h"
 
 #define THR_PER_TRANSACTION 5 /* REPLACEs or SELECTs */
 
@@ -24,12 +25,9 @@ enum thr_phase {
 
 /* What the clients of one measurement share. */
 struct thr_stage {
-    const struct thr_settings *settings;
+    const struct thr_server_settings *settings;
     const struct thr_target *target;
-    pthread_mutex_t lock; /* of the two below */
-    pthread_cond_t changed;
-    uint32_t ready; /* clients whose connection is open, or has failed to */
-    bool started;
+    struct thr_start start; /* a client is ready when its connection is open, or has failed to */
     _Atomic uint32_t phase; /* enum thr_phase; set by the main thread */
 };
 

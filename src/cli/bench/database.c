@@ -13,21 +13,12 @@
 #include <unistd.h>
 
 #include "../interrupt.h"
-#include "../random.h"
 
 #define BUSY_TIMEOUT_MS 10000
 #define COPY_BYTES (1 << 20)
-#define LOAD_STEP 1024   /* rows between two looks at the clock */
-#define CHECK_STEP 10000 /* instructions of SQLite's machine likewise */
+#define CHECK_STEP 10000 /* instructions of SQLite's machine between two looks for an interrupt */
 
 static const char interrupted_message[] = "interrupted";
-
-static const char schema[] = "CREATE TABLE t1(a INTEGER PRIMARY KEY, b BLOB(16), c BLOB(16), d BLOB(400));"
-                             "CREATE INDEX i1 ON t1(b);"
-                             "CREATE INDEX i2 ON t1(c);"
-                             "CREATE TABLE t2(x INTEGER PRIMARY KEY, d BLOB(100));"
-                             "CREATE TABLE t3(id INTEGER PRIMARY KEY, v INTEGER);"
-                             "INSERT INTO t3 VALUES(1, 0);";
 
 static const char *message_of(const char *what, const char *why)
 {
@@ -38,42 +29,13 @@ static const char *message_of(const char *what, const char *why)
 
 /* --- loading --- */
 
-/* The indexes are there from the start, so that their pages are as full as they stay in use, not packed: else the
- * first measurements would be of page splits. */
-static int load_rows(sqlite3 *db, const struct thr_settings *settings, struct thr_progress *progress)
-{
-    struct thr_random random;
-    sqlite3_stmt *insert = NULL;
-    uint8_t blob[16 + 16 + 400];
-    int rc;
-
-    thr_random_seed(&random, settings->seed);
-    rc = sqlite3_prepare_v2(db, "INSERT INTO t1 VALUES(?, ?, ?, ?)", -1, &insert, NULL);
-    for (uint64_t row = 1; rc == SQLITE_OK && row <= settings->rows; row++) {
-        thr_random_fill(&random, blob, sizeof blob);
-        (void)sqlite3_bind_int64(insert, 1, (sqlite3_int64)row);
-        (void)sqlite3_bind_blob(insert, 2, blob, 16, SQLITE_STATIC);
-        (void)sqlite3_bind_blob(insert, 3, blob + 16, 16, SQLITE_STATIC);
-        (void)sqlite3_bind_blob(insert, 4, blob + 32, 400, SQLITE_STATIC);
-        (void)sqlite3_step(insert);
-        rc = sqlite3_reset(insert);
-        if (row % LOAD_STEP == 0 && thr_interrupted())
-            rc = SQLITE_INTERRUPT;
-        if (row % LOAD_STEP == 0 || row == settings->rows)
-            thr_progress_show(progress, (double)row / (double)settings->rows, "loading %" PRIu64 " rows",
-                              settings->rows);
-    }
-    (void)sqlite3_finalize(insert);
-    return rc;
-}
-
-const char *thr_database_load(const struct thr_settings *settings, const char *path, struct thr_progress *progress)
+const char *thr_database_load(const struct thr_settings *settings, const char *path, const char *schema,
+                              int (*fill)(sqlite3 *db, void *ctx), void *ctx)
 {
     const char *message = NULL;
     sqlite3 *db = NULL;
     int rc;
 
-    thr_progress_stage(progress);
     rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                          settings->base_vfs);
     if (rc == SQLITE_OK)
@@ -81,8 +43,8 @@ const char *thr_database_load(const struct thr_settings *settings, const char *p
                           NULL, NULL, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, schema, NULL, NULL, NULL);
-    if (rc == SQLITE_OK && thr_settings_need_rows(settings))
-        rc = load_rows(db, settings, progress);
+    if (rc == SQLITE_OK && fill != NULL)
+        rc = fill(db, ctx);
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
     if (rc == SQLITE_INTERRUPT)
@@ -147,14 +109,14 @@ static const char *expect_answer(sqlite3 *db, const char *sql, const char *wante
     return message;
 }
 
-const char *thr_database_copy(const struct thr_settings *settings, const char *from, const struct thr_target *target)
+const char *thr_database_set_mode(const struct thr_settings *settings, const struct thr_target *target)
 {
-    const char *message = copy_file(from, target->path);
+    const char *message;
     sqlite3 *db = NULL;
     char pragma[64];
 
-    if (message != NULL || target->engine->journal_mode == NULL)
-        return message;
+    if (target->engine->journal_mode == NULL)
+        return NULL;
     (void)snprintf(pragma, sizeof pragma, "PRAGMA journal_mode=%s", target->engine->journal_mode);
     if (sqlite3_open_v2(target->path, &db, SQLITE_OPEN_READWRITE, settings->base_vfs) != SQLITE_OK)
         message = message_of(target->path, sqlite3_errmsg(db));
@@ -162,6 +124,13 @@ const char *thr_database_copy(const struct thr_settings *settings, const char *f
         message = expect_answer(db, pragma, target->engine->journal_mode);
     (void)sqlite3_close(db);
     return message;
+}
+
+const char *thr_database_copy(const struct thr_settings *settings, const char *from, const struct thr_target *target)
+{
+    const char *message = copy_file(from, target->path);
+
+    return message != NULL ? message : thr_database_set_mode(settings, target);
 }
 
 /* --- connections --- */
@@ -195,28 +164,13 @@ static int check_interrupted(void *ctx)
     return thr_interrupted();
 }
 
-/* The transactions themselves are checked as well: lost ones would make any engine fast. */
-static void expectation(const struct thr_settings *settings, const struct thr_target *target, const char **sql_out,
-                        char *wanted, size_t wanted_bytes)
+void thr_database_check(const struct thr_settings *settings, struct thr_target *target,
+                        const struct thr_expected *expected, uint32_t count)
 {
-    uint64_t count = target->commits;
-
-    *sql_out = "SELECT count(*) FROM t1";
-    if (settings->workload == THR_WORKLOAD_APPEND)
-        *sql_out = "SELECT count(*) FROM t2";
-    else if (settings->workload == THR_WORKLOAD_INCREMENT)
-        *sql_out = "SELECT v FROM t3";
-    else
-        count = settings->rows;
-    (void)snprintf(wanted, wanted_bytes, "%" PRIu64, count);
-}
-
-void thr_database_check(const struct thr_settings *settings, struct thr_target *target)
-{
-    const char *message, *sql;
+    const char *message;
     struct stat status;
     sqlite3 *db = NULL;
-    char wanted[32], journal[sizeof target->path + 16];
+    char journal[sizeof target->path + 16];
 
     if (sqlite3_open_v2(target->path, &db, SQLITE_OPEN_READWRITE, settings->base_vfs) != SQLITE_OK) {
         message = message_of("stock SQLite cannot open it", sqlite3_errmsg(db));
@@ -224,9 +178,8 @@ void thr_database_check(const struct thr_settings *settings, struct thr_target *
         sqlite3_progress_handler(db, CHECK_STEP, check_interrupted, NULL);
         (void)sqlite3_exec(db, "PRAGMA mmap_size=1073741824", NULL, NULL, NULL);
         message = expect_answer(db, "PRAGMA integrity_check", "ok");
-        expectation(settings, target, &sql, wanted, sizeof wanted);
-        if (message == NULL)
-            message = expect_answer(db, sql, wanted);
+        for (uint32_t i = 0; message == NULL && i < count; i++)
+            message = expect_answer(db, expected[i].sql, expected[i].wanted);
     }
     (void)sqlite3_close(db);
     (void)snprintf(journal, sizeof journal, "%s-journal", target->path);

@@ -6,11 +6,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "../clock.h"
 #include "../interrupt.h"
 #include "client.h"
+#include "figures.h"
 
 #define WARM_UP_NS UINT64_C(300000000)
 #define TICK_NS UINT64_C(50000000)
@@ -22,22 +22,6 @@ struct window {
     double cpu_us;
 };
 
-static double cpu_now_us(void)
-{
-    struct rusage usage;
-
-    (void)getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1e6 +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-}
-
-static void sleep_ns(uint64_t ns)
-{
-    struct timespec time = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-
-    (void)nanosleep(&time, NULL);
-}
-
 /* In short steps, so that an interrupt is noticed. */
 static void sleep_until(uint64_t end_ns, uint64_t begin_ns, thr_measure_tick tick, void *ctx)
 {
@@ -46,7 +30,7 @@ static void sleep_until(uint64_t end_ns, uint64_t begin_ns, thr_measure_tick tic
     while ((now_ns = thr_clock_ns()) < end_ns && !thr_interrupted()) {
         if (tick != NULL)
             tick(ctx, (double)(now_ns - begin_ns) / (double)(end_ns - begin_ns));
-        sleep_ns(end_ns - now_ns < TICK_NS ? end_ns - now_ns : TICK_NS);
+        thr_sleep_ns(end_ns - now_ns < TICK_NS ? end_ns - now_ns : TICK_NS);
     }
 }
 
@@ -74,22 +58,6 @@ static uint32_t start(struct thr_stage *stage, struct thr_client *clients, struc
     return total;
 }
 
-static void wait_until_ready(struct thr_stage *stage, uint32_t count)
-{
-    (void)pthread_mutex_lock(&stage->lock);
-    while (stage->ready < count)
-        (void)pthread_cond_wait(&stage->changed, &stage->lock);
-    (void)pthread_mutex_unlock(&stage->lock);
-}
-
-static void let_go(struct thr_stage *stage)
-{
-    (void)pthread_mutex_lock(&stage->lock);
-    stage->started = true;
-    (void)pthread_cond_broadcast(&stage->changed);
-    (void)pthread_mutex_unlock(&stage->lock);
-}
-
 static void join(struct thr_client *clients, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
@@ -114,7 +82,7 @@ static void watch(struct thr_stage *stage, struct thr_client *clients, uint32_t 
 
     if (!until_done)
         sleep_until(thr_clock_ns() + WARM_UP_NS, 0, NULL, NULL);
-    cpu_us = cpu_now_us();
+    cpu_us = thr_cpu_us();
     window->begun_ns = thr_clock_ns();
     set_phase(stage, THR_PHASE_MEASURE);
     if (until_done) {
@@ -126,7 +94,7 @@ static void watch(struct thr_stage *stage, struct thr_client *clients, uint32_t 
     }
     set_phase(stage, THR_PHASE_STOP);
     window->ended_ns = thr_clock_ns();
-    window->cpu_us = cpu_now_us() - cpu_us;
+    window->cpu_us = thr_cpu_us() - cpu_us;
     if (!until_done)
         join(clients, count);
 }
@@ -178,7 +146,7 @@ static void collect_errors(const struct thr_client *clients, uint32_t count, str
     }
 }
 
-const char *thr_measure(const struct thr_settings *settings, struct thr_target *target, struct thr_clients set,
+const char *thr_measure(const struct thr_server_settings *settings, struct thr_target *target, struct thr_clients set,
                         uint64_t seed, thr_measure_tick tick, void *ctx, struct thr_result *out)
 {
     struct thr_stage stage = {.settings = settings, .target = target};
@@ -195,23 +163,21 @@ const char *thr_measure(const struct thr_settings *settings, struct thr_target *
     memset(clients, 0, total * sizeof *clients);
     if (settings->workload == THR_WORKLOAD_INCREMENT)
         set_phase(&stage, THR_PHASE_MEASURE);
-    (void)pthread_mutex_init(&stage.lock, NULL);
-    (void)pthread_cond_init(&stage.changed, NULL);
+    thr_start_open(&stage.start);
     started = start(&stage, clients, set, seed);
-    wait_until_ready(&stage, started);
+    thr_start_gather(&stage.start, started);
     if (started < total)
         message = "the system refuses more threads";
     else if (!all_well(clients, total))
         message = "not every client could open the database";
     if (message != NULL)
         set_phase(&stage, THR_PHASE_STOP);
-    let_go(&stage);
+    thr_start_signal(&stage.start);
     if (message != NULL)
         join(clients, started);
     else
         watch(&stage, clients, total, tick, ctx, &window);
-    (void)pthread_cond_destroy(&stage.changed);
-    (void)pthread_mutex_destroy(&stage.lock);
+    thr_start_close(&stage.start);
     collect_errors(clients, started, target);
     if (message == NULL)
         collect(clients, set, &window, &latency[0], &latency[1], out);
@@ -222,34 +188,9 @@ out:
     return message;
 }
 
-/* --- medians --- */
-
-static int compare_reals(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *value, uint32_t count)
-{
-    qsort(value, count, sizeof *value, compare_reals);
-    return count % 2 == 1 ? value[count / 2] : (value[count / 2 - 1] + value[count / 2]) / 2;
-}
-
 void thr_results_summarize(const struct thr_result *results, uint32_t rounds, size_t stride, struct thr_result *out)
 {
-    double value[1000]; /* the most rounds that --rounds takes */
-
-    for (int figure = 0; figure < THR_FIGURE_COUNT; figure++) {
-        uint32_t count = 0;
-
-        for (uint32_t i = 0; i < rounds && count < sizeof value / sizeof value[0]; i++) {
-            if (!isnan(results[i * stride].figure[figure]))
-                value[count++] = results[i * stride].figure[figure];
-        }
-        out->figure[figure] = count > 0 ? median(value, count) : (double)NAN;
-        if (count > 0 && (figure == THR_RW_MAX_MS || figure == THR_RO_MAX_MS))
-            out->figure[figure] = value[count - 1]; /* sorted now */
-    }
+    for (int figure = 0; figure < THR_FIGURE_COUNT; figure++)
+        out->figure[figure] = thr_figure_of_rounds(&results->figure[figure], rounds, stride * THR_FIGURE_COUNT,
+                                                   figure == THR_RW_MAX_MS || figure == THR_RO_MAX_MS);
 }

@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 #include "database.h"
-#include "settings.h"
+#include "server_settings.h"
 
 /* Everything that is measured is a real number, so that medians are taken of all alike. NAN: there is none. */
 enum thr_figure {
@@ -33,7 +33,7 @@ struct thr_result {
 typedef void (*thr_measure_tick)(void *ctx, double done);
 
 /* Errors and commits are added to `target`. Returns NULL, or why there is no result. */
-const char *thr_measure(const struct thr_settings *settings, struct thr_target *target, struct thr_clients set,
+const char *thr_measure(const struct thr_server_settings *settings, struct thr_target *target, struct thr_clients set,
                         uint64_t seed, thr_measure_tick tick, void *ctx, struct thr_result *out);
 
 /* Of `rounds` results, `stride` apart: the median of each figure; of the maxima, the largest. */

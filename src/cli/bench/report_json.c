@@ -1,12 +1,10 @@
 /* The report for programs.
  *
  * SPDX-License-Identifier: MIT */
-#include <sqlite3.h>
 #include <string.h>
 
 #include "../json.h"
 #include "report.h"
-#include "throng.h"
 
 static const char *const figure_names[THR_FIGURE_COUNT] = {
     [THR_RW_PER_SECOND] = "rw_per_second",
@@ -24,24 +22,14 @@ static const char *const figure_names[THR_FIGURE_COUNT] = {
 
 static void write_settings(struct thr_json *json, const struct thr_report *report)
 {
-    const struct thr_settings *settings = report->settings;
+    const struct thr_server_settings *settings = report->settings;
 
-    thr_json_text(json, "throng", throng_version());
-    thr_json_text(json, "sqlite", sqlite3_libversion());
-    thr_json_text(json, "sqlite_source", sqlite3_sourceid());
+    thr_settings_json_versions(json);
     thr_json_open(json, "settings", '{');
     thr_json_text(json, "workload", settings->workload_name);
-    thr_json_integer(json, "rows", thr_settings_need_rows(settings) ? (int64_t)settings->rows : 0);
+    thr_json_integer(json, "rows", thr_server_need_rows(settings) ? (int64_t)settings->rows : 0);
     thr_json_real(json, "seconds", settings->seconds);
-    thr_json_integer(json, "rounds", report->rounds);
-    thr_json_text(json, "directory", report->directory);
-    thr_json_text(json, "synchronous", settings->synchronous);
-    thr_json_integer(json, "mmap_size", settings->mmap_bytes);
-    thr_json_integer(json, "cache_size", settings->cache_size);
-    thr_json_text(json, "vfs", settings->vfs);
-    thr_json_text(json, "allocator", settings->allocator);
-    thr_json_text(json, "memstatus", settings->memstatus);
-    thr_json_integer(json, "seed", (int64_t)settings->seed);
+    thr_settings_json(json, &settings->common, report->directory);
     thr_json_close(json, '}');
 }
 
@@ -53,11 +41,11 @@ static void write_figures(struct thr_json *json, const struct thr_result *result
 
 static void write_result(struct thr_json *json, const struct thr_report *report, uint32_t set, uint32_t engine)
 {
-    const struct thr_settings *settings = report->settings;
-    size_t cell = (size_t)set * settings->engines.count + engine;
+    const struct thr_server_settings *settings = report->settings;
+    size_t cell = (size_t)set * settings->common.engines.count + engine;
 
     thr_json_open(json, NULL, '{');
-    thr_json_text(json, "engine", settings->engines.engine[engine]->name);
+    thr_json_text(json, "engine", settings->common.engines.engine[engine]->name);
     thr_json_integer(json, "writers", settings->sets.set[set].writers);
     thr_json_integer(json, "readers", settings->sets.set[set].readers);
     write_figures(json, &report->summary[cell]);
@@ -70,6 +58,8 @@ static void write_result(struct thr_json *json, const struct thr_report *report,
         thr_json_close(json, '}');
     }
     thr_json_close(json, ']');
+    if (report->contention != NULL)
+        thr_contention_json(json, &report->contention[cell]);
     thr_json_close(json, '}');
 }
 
@@ -85,19 +75,19 @@ static void write_check(struct thr_json *json, const struct thr_target *target)
 
 void thr_report_json(const struct thr_report *report)
 {
-    const struct thr_settings *settings = report->settings;
+    const struct thr_server_settings *settings = report->settings;
     struct thr_json json = {.to = stdout};
 
     thr_json_open(&json, NULL, '{');
     write_settings(&json, report);
     thr_json_open(&json, "results", '[');
     for (uint32_t set = 0; set < settings->sets.count; set++) {
-        for (uint32_t i = 0; i < settings->engines.count; i++)
+        for (uint32_t i = 0; i < settings->common.engines.count; i++)
             write_result(&json, report, set, i);
     }
     thr_json_close(&json, ']');
     thr_json_open(&json, "checks", '[');
-    for (uint32_t i = 0; i < settings->engines.count; i++)
+    for (uint32_t i = 0; i < settings->common.engines.count; i++)
         write_check(&json, &report->targets[i]);
     thr_json_close(&json, ']');
     thr_json_boolean(&json, "ok", thr_report_is_well(report));

@@ -1,11 +1,15 @@
-/* What `throng bench server` was asked to do.
+/* What every benchmark is asked, and how its command line is read.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef THR_BENCH_SETTINGS_H
 #define THR_BENCH_SETTINGS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "../json.h"
+#include "../options.h"
 
 #define THR_BENCH_MAX_SETS 32
 #define THR_BENCH_MAX_CLIENTS 1024
@@ -14,21 +18,11 @@
 struct thr_engine {
     const char *name;
     const char *journal_mode; /* NULL: the file is opened with the VFS under test */
+    bool as_shipped;          /* with SQLite's own defaults: MEMSTATUS on, the system's allocator */
 };
 
-enum { THR_ENGINE_COUNT = 3 };
-extern const struct thr_engine thr_engines[THR_ENGINE_COUNT];
-
-enum thr_workload { THR_WORKLOAD_SERVER, THR_WORKLOAD_UPDATE1, THR_WORKLOAD_APPEND, THR_WORKLOAD_INCREMENT };
-
-struct thr_clients {
-    uint32_t writers, readers;
-};
-
-struct thr_client_sets {
-    uint32_t count;
-    struct thr_clients set[THR_BENCH_MAX_SETS];
-};
+enum { THR_ENGINE_COUNT = 4 };
+extern const struct thr_engine thr_engines[THR_ENGINE_COUNT]; /* throng, wal, persist, stock */
 
 struct thr_counts {
     uint32_t count;
@@ -41,15 +35,8 @@ struct thr_engine_list {
 };
 
 struct thr_settings {
-    uint64_t rows;
-    struct thr_client_sets sets; /* from --clients, or every pair of --writers and --readers */
-    struct thr_counts writers, readers;
     struct thr_engine_list engines;
-    double seconds;
     uint32_t rounds;
-    uint32_t increments;
-    enum thr_workload workload;
-    const char *workload_name;
     const char *directory; /* NULL: choose one */
     const char *synchronous;
     int64_t mmap_bytes;
@@ -58,17 +45,38 @@ struct thr_settings {
     const char *base_vfs; /* of the others, and of all that is not measured */
     const char *memstatus, *allocator;
     uint64_t seed;
+    bool contention;
     bool json, quiet, keep;
 };
 
-/* An exit code of enum thr_exit, or -1: go on. */
-int thr_settings_parse(int argc, char **argv, struct thr_settings *out);
+/* What a benchmark has of its own. */
+struct thr_settings_command {
+    const char *name;                 /* "server" */
+    const struct thr_option *options; /* they come before the common ones */
+    size_t option_count;
+    const char *about, *notes;             /* of the help: before and after the options */
+    const char *(*complete)(void *values); /* the rest, once all is read; NULL, or what is wrong */
+};
 
-/* Does the workload use the table t1 with its rows? Else it begins with empty tables. */
-bool thr_settings_need_rows(const struct thr_settings *settings);
+/* `values` points to a struct that begins with a struct thr_settings, filled with what is not the default of every
+ * benchmark. An exit code of enum thr_exit, or -1: go on. */
+void thr_settings_default(struct thr_settings *settings);
+int thr_settings_parse(const struct thr_settings_command *command, int argc, char **argv, struct thr_settings *values);
 
-/* "2 writers + 1 reader". Returns `out`. */
-#define THR_LABEL_BYTES 64
-const char *thr_clients_label(const struct thr_clients *clients, char out[THR_LABEL_BYTES]);
+/* As thr_option_parse: struct thr_engine_list; `detail` is a list of names, then NULL. */
+bool thr_parse_engines(const char *text, void *target, const void *detail);
+/* struct thr_counts; `detail` is a struct thr_range. */
+bool thr_parse_counts(const char *text, void *target, const void *detail);
+
+/* The place of the engine in the list, -1 if it is not there. */
+int thr_engine_index(const struct thr_settings *settings, const char *name);
+
+/* SQLite's process-wide settings, SQLite itself, Throng: in this order. `as_shipped`: with SQLite's own defaults
+ * instead. Fills settings->base_vfs. Once in a process. Returns NULL, or what is wrong. */
+const char *thr_settings_apply(struct thr_settings *settings, bool as_shipped);
+
+/* Into the object that is open. */
+void thr_settings_json_versions(struct thr_json *json);
+void thr_settings_json(struct thr_json *json, const struct thr_settings *settings, const char *directory);
 
 #endif

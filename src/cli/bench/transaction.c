@@ -108,7 +108,7 @@ static int prepare(struct thr_client *client, const char *sql, sqlite3_stmt **ou
 
 int thr_transaction_open(struct thr_client *client)
 {
-    int rc = thr_database_open(client->stage->settings, client->stage->target, &client->db);
+    int rc = thr_database_open(&client->stage->settings->common, client->stage->target, &client->db);
 
     if (rc == SQLITE_OK)
         rc = prepare(client, client->kind->sql, &client->work);
