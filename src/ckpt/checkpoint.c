@@ -341,17 +341,25 @@ static int write_all(struct thr_db *db, uint32_t page_count)
     return rc;
 }
 
-int thr_checkpoint_mark(struct thr_db *db)
+/* struct thr_db.marked */
+enum { NOT_MARKED, MARKED, MARKED_SAFELY };
+
+int thr_checkpoint_mark(struct thr_db *db, bool sync)
 {
     struct thr_head *head = db->shm.head;
+    uint32_t wanted = sync ? MARKED_SAFELY : MARKED, is;
     int rc = SQLITE_OK;
 
-    if (atomic_load_explicit(&db->marked, memory_order_acquire) != 0)
+    if (atomic_load_explicit(&db->marked, memory_order_acquire) >= wanted)
         return SQLITE_OK;
     thr_mutex_lock(&head->checkpoint_lock, UINT64_MAX);
-    if (atomic_load_explicit(&db->marked, memory_order_relaxed) == 0 &&
-        (rc = thr_stock_mark(&db->base, true)) == SQLITE_OK)
-        atomic_store_explicit(&db->marked, 1, memory_order_release);
+    is = atomic_load_explicit(&db->marked, memory_order_relaxed);
+    if (sync && is < MARKED_SAFELY) /* a power cut must not leave the mark without the directory */
+        rc = thr_log_settle_names(&db->log);
+    if (rc == SQLITE_OK && is == NOT_MARKED)
+        rc = thr_stock_mark(&db->base, true);
+    if (rc == SQLITE_OK && is < wanted)
+        atomic_store_explicit(&db->marked, wanted, memory_order_release);
     thr_mutex_unlock(&head->checkpoint_lock);
     return rc;
 }
@@ -370,8 +378,8 @@ int thr_checkpoint_fold(struct thr_db *db)
     if (db->foreign || !db->base.writable)
         return SQLITE_OK;
     if (seq == THR_FIRST_SEQ) /* nothing was committed: not a byte of the file changes */
-        return atomic_load_explicit(&db->marked, memory_order_relaxed) != 0 ? thr_stock_mark(&db->base, false)
-                                                                            : SQLITE_OK;
+        return atomic_load_explicit(&db->marked, memory_order_relaxed) != NOT_MARKED ? thr_stock_mark(&db->base, false)
+                                                                                     : SQLITE_OK;
     THR_POINT("fold");
     if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0 &&
         (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)

@@ -33,8 +33,9 @@ void thr_checkpointer_stop(struct thr_db *db);
 /* There may be something to do. */
 void thr_checkpointer_wake(struct thr_db *db);
 
-/* Before a commit: from now on the file may be incomplete without the log, and says so. SQLITE_OK, SQLITE_IOERR_*. */
-int thr_checkpoint_mark(struct thr_db *db);
+/* Before a commit: from now on the file may be incomplete without the log, and says so. `sync`: a power cut must not
+ * leave it saying so without a log. SQLITE_OK, SQLITE_IOERR_*. */
+int thr_checkpoint_mark(struct thr_db *db, bool sync);
 
 /* Write everything to the file, completely: the last connection is gone. SQLITE_OK, or the error; then the directory
  * must stay, and the next open recovers. */

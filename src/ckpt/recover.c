@@ -372,7 +372,24 @@ struct replay {
     uint8_t *at;
     int64_t map_bytes, max_bytes;
     uint32_t record_page_size;
+    /* how far it is, for the user */
+    const char *directory;
+    uint64_t done_bytes, told_ns;
 };
+
+static const uint64_t TELL_NS = 1000000000;
+
+static void tell_progress(struct replay *replay, uint64_t record_bytes)
+{
+    uint64_t now = thr_os_now_ns();
+
+    replay->done_bytes += record_bytes;
+    if (now - replay->told_ns < TELL_NS)
+        return;
+    replay->told_ns = now;
+    thr_log(SQLITE_NOTICE, "throng: recovering from %s: %llu of %llu MiB", replay->directory,
+            (unsigned long long)replay->done_bytes >> 20, (unsigned long long)replay->out->log_bytes >> 20);
+}
 
 /* The log is measured before it is replayed, and everything in it is checked then: what is refused has changed nothing. */
 static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_segment_head *head)
@@ -505,6 +522,7 @@ static int replay_record(void *ctx, const uint8_t *record, const struct thr_reco
     int rc;
 
     THR_POINT("recover");
+    tell_progress(replay, head->bytes);
     replay->record_page_size = head->page_size;
     if ((rc = thr_record_each(record, replay_range, replay)) != SQLITE_OK ||
         (rc = replay_space(replay, record, head)) != SQLITE_OK)
@@ -565,7 +583,7 @@ static int map_file(struct replay *replay)
 int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_recovery *out)
 {
     struct file_list list = {0};
-    struct replay replay = {.base = base, .out = out};
+    struct replay replay = {.base = base, .out = out, .directory = directory, .told_ns = thr_os_now_ns()};
     int rc;
 
     memset(out, 0, sizeof *out);

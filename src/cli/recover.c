@@ -1,10 +1,14 @@
 /* throng recover, throng detach: what the next open and the last close of a database would do, and a word about it.
  *
  * SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "throng.h"
 
@@ -21,11 +25,17 @@ static void on_log(void *ctx, int code, const char *message)
 
 static int help(const char *command)
 {
-    printf("usage: throng %s DATABASE\n\n", command);
-    if (strcmp(command, "recover") == 0)
+    bool recover = strcmp(command, "recover") == 0;
+
+    printf("usage: throng %s %sDATABASE\n\n", command, recover ? "[--without-log] " : "");
+    if (recover)
         printf(
             "After a crash: brings the commits that the directory DATABASE-journal holds to the database, removes the\n"
-            "directory, and says how many there were. The next open with vfs=throng would do the same.\n");
+            "directory, and says how many there were. The next open with vfs=throng would do the same.\n"
+            "\n"
+            "  --without-log  the directory is lost: go on with what is in the file. The latest commits are missing "
+            "then,\n"
+            "                 and it may be damaged: says what stock SQLite's integrity_check finds\n");
     else
         printf("Leaves a plain SQLite file: brings all that DATABASE-journal holds to the database and removes the\n"
                "directory, so that stock SQLite opens it, or it can be copied. Nobody may have it open.\n");
@@ -40,6 +50,7 @@ static int settle(const char *path)
     struct stat status;
     sqlite3 *db = NULL;
     char *directory;
+    bool plain;
     int rc;
 
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
@@ -48,12 +59,8 @@ static int settle(const char *path)
     }
     if ((directory = sqlite3_mprintf("%s-journal", path)) == NULL)
         return THR_EXIT_FAILED;
-    rc = stat(path, &status) == 0 && stat(directory, &status) != 0;
+    plain = stat(path, &status) == 0 && stat(directory, &status) != 0;
     sqlite3_free(directory);
-    if (rc) {
-        printf("%s is a plain file already\n", path);
-        return THR_EXIT_OK;
-    }
     rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "throng");
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
@@ -62,14 +69,78 @@ static int settle(const char *path)
     sqlite3_close(db);
     if (rc != SQLITE_OK)
         return THR_EXIT_FAILED;
-    printf("%s is a plain file now (%.0f ms)\n", path, (double)(thr_clock_ns() - began_ns) / 1e6);
+    if (plain)
+        printf("%s is a plain file already\n", path);
+    else
+        printf("%s is a plain file now (%.0f ms)\n", path, (double)(thr_clock_ns() - began_ns) / 1e6);
     return THR_EXIT_OK;
+}
+
+enum { HEADER_BYTES = 100, READ_VERSION_AT = 19, MARK = 0x80 };
+
+/* Clear the mark by which the file says that it needs its log (DESIGN.md, "The mark"). */
+static int clear_mark(const char *path)
+{
+    uint8_t header[HEADER_BYTES];
+    FILE *file = fopen(path, "r+b");
+    bool done = false;
+
+    if (file == NULL || fread(header, 1, sizeof header, file) != sizeof header ||
+        memcmp(header, "SQLite format 3", 16) != 0) {
+        fprintf(stderr, "throng: %s: %s\n", path, file == NULL ? strerror(errno) : "not a database");
+    } else if ((header[READ_VERSION_AT] & MARK) == 0) {
+        printf("%s does not need a log\n", path);
+        done = true;
+    } else {
+        header[READ_VERSION_AT] &= (uint8_t)~MARK;
+        done = fseek(file, READ_VERSION_AT, SEEK_SET) == 0 && fputc(header[READ_VERSION_AT], file) != EOF &&
+               fflush(file) == 0 && fsync(fileno(file)) == 0;
+        if (!done)
+            fprintf(stderr, "throng: %s: %s\n", path, strerror(errno));
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    return done ? THR_EXIT_OK : THR_EXIT_FAILED;
+}
+
+static int on_finding(void *whole, int columns, char **values, char **names)
+{
+    (void)columns;
+    (void)names;
+    printf("integrity_check: %s\n", values[0]);
+    *(bool *)whole = strcmp(values[0], "ok") == 0;
+    return 0;
+}
+
+static int without_log(const char *path)
+{
+    char *directory = sqlite3_mprintf("%s-journal", path);
+    struct stat status;
+    sqlite3 *db = NULL;
+    bool there = directory == NULL || stat(directory, &status) == 0, whole = false;
+    int rc;
+
+    if (there)
+        fprintf(stderr, "throng: %s is there: recover the database with it, without --without-log\n",
+                directory == NULL ? "" : directory);
+    sqlite3_free(directory);
+    if (there || clear_mark(path) != THR_EXIT_OK)
+        return THR_EXIT_FAILED;
+    rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, "PRAGMA integrity_check(20)", on_finding, &whole, NULL);
+    if (rc != SQLITE_OK)
+        fprintf(stderr, "throng: %s: %s\n", path, db == NULL ? sqlite3_errstr(rc) : sqlite3_errmsg(db));
+    sqlite3_close(db);
+    return rc == SQLITE_OK && whole ? THR_EXIT_OK : THR_EXIT_FAILED;
 }
 
 int thr_cli_recover(int argc, char **argv)
 {
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
         return help(argv[0]);
+    if (argc == 3 && strcmp(argv[0], "recover") == 0 && strcmp(argv[1], "--without-log") == 0)
+        return without_log(argv[2]);
     if (argc != 2 || argv[1][0] == '-') {
         fprintf(stderr, "throng: %s wants the name of a database; see throng %s --help\n", argv[0], argv[0]);
         return THR_EXIT_USAGE;

@@ -116,6 +116,8 @@ int thr_log_sync(struct thr_log *log, uint64_t seq);
 int thr_log_sync_held(struct thr_log *log);
 /* The names of the segments, from the leader or alone. SQLITE_OK, SQLITE_IOERR_DIR_FSYNC. */
 int thr_log_sync_names(struct thr_log *log);
+/* The same when nobody knows whether somebody leads: waits for its turn. SQLITE_OK, SQLITE_IOERR_FSYNC as above. */
+int thr_log_settle_names(struct thr_log *log);
 /* Start to write what was appended since the last call, if that is much, so that the next sync is short. No lock. */
 void thr_log_write_back(struct thr_log *log);
 /* Wait until new snapshots see commit `seq`, or the log has failed. */

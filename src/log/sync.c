@@ -120,10 +120,29 @@ static void lead(struct thr_log *log)
     thr_mutex_unlock(&head->commit_lock);
 }
 
+/* Become the leader, or wait until the one there is has done a sync. */
+static bool become_leader(struct thr_head *head, uint32_t round)
+{
+    uint32_t none = 0;
+
+    if (atomic_compare_exchange_strong_explicit(&head->sync_leader, &none, 1, memory_order_acquire,
+                                                memory_order_relaxed))
+        return true;
+    thr_os_futex_wait(&head->sync_round, round, LOOK_AGAIN_NS);
+    return false;
+}
+
+static void stop_leading(struct thr_head *head)
+{
+    atomic_store_explicit(&head->sync_leader, 0, memory_order_release);
+    atomic_fetch_add_explicit(&head->sync_round, 1, memory_order_release);
+    thr_os_futex_wake(&head->sync_round, INT32_MAX);
+}
+
 int thr_log_sync(struct thr_log *log, uint64_t seq)
 {
     struct thr_head *head = log->shm->head;
-    uint32_t round, none;
+    uint32_t round;
 
     for (;;) {
         round = atomic_load_explicit(&head->sync_round, memory_order_acquire);
@@ -131,18 +150,26 @@ int thr_log_sync(struct thr_log *log, uint64_t seq)
             return SQLITE_OK;
         if (thr_log_failed(log))
             return SQLITE_IOERR_FSYNC;
-        none = 0;
-        if (!atomic_compare_exchange_strong_explicit(&head->sync_leader, &none, 1, memory_order_acquire,
-                                                     memory_order_relaxed)) {
-            thr_os_futex_wait(&head->sync_round, round, LOOK_AGAIN_NS);
+        if (!become_leader(head, round))
             continue;
-        }
         if (atomic_load_explicit(&head->durable_seq, memory_order_acquire) < seq)
             lead(log);
-        atomic_store_explicit(&head->sync_leader, 0, memory_order_release);
-        atomic_fetch_add_explicit(&head->sync_round, 1, memory_order_release);
-        thr_os_futex_wake(&head->sync_round, INT32_MAX);
+        stop_leading(head);
     }
+}
+
+int thr_log_settle_names(struct thr_log *log)
+{
+    struct thr_head *head = log->shm->head;
+    int rc = SQLITE_OK;
+
+    while (!become_leader(head, atomic_load_explicit(&head->sync_round, memory_order_acquire)))
+        ;
+    if (atomic_exchange_explicit(&log->dir_dirty, 0, memory_order_acq_rel) != 0 &&
+        (rc = thr_log_sync_names(log)) != SQLITE_OK)
+        thr_log_fail(log, log->directory);
+    stop_leading(head);
+    return rc == SQLITE_OK ? SQLITE_OK : SQLITE_IOERR_FSYNC;
 }
 
 int thr_log_sync_held(struct thr_log *log)

@@ -114,6 +114,12 @@ int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), v
  * SQLITE_CANTOPEN (also if `out` is too small). On failure `out` is "". */
 int thr_os_realpath(const char *path, char *out, size_t out_bytes);
 
+/* The name of a file system, by its number in statfs(2), on which other machines, or a host, may change files behind a
+ * mapping's back; NULL for one that belongs to this machine, or is not known. */
+const char *thr_os_shared_filesystem(unsigned long type);
+/* The same of the file system that `fd` is on. Also NULL if it cannot be told. */
+const char *thr_os_filesystem_is_shared(int fd);
+
 /* --- open-file-description locks: never lost by closing another descriptor of the file. Do not block. ---
  * They belong to the open file that `fd` stands for: two thr_os_open() of one file conflict, also in one process. An
  * exclusive lock needs a descriptor open for writing, and taking a lock again converts it. `bytes` 0: to the end. */

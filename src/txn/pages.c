@@ -344,14 +344,15 @@ static void heap_is_full(struct thr_conn *conn)
             oldest = i;
         }
     }
-    thr_log(
-        SQLITE_FULL,
-        "throng: no room for page versions of %s: %llu MiB are in use (heap_limit: %llu). The oldest snapshot has been "
-        "open for %.3f s, by %s %u of process %u: end it, or raise the limit",
-        db->path, (unsigned long long)thr_heap_used_bytes(&db->heap) >> 20, (unsigned long long)db->heap.limit_bytes,
-        (double)(now - began_ns) / 1e9,
-        oldest == conn->slot_index ? "this very connection, number" : "connection number", oldest,
-        atomic_load_explicit(&thr_shm_slot(&db->shm, oldest)->pid, memory_order_relaxed));
+    /* Two messages: SQLite cuts them off at 210 bytes. */
+    thr_log(SQLITE_FULL, "throng: no room for page versions of %s: %llu MiB are in use (heap_limit: %llu MiB)",
+            db->path, (unsigned long long)thr_heap_used_bytes(&db->heap) >> 20,
+            (unsigned long long)db->heap.limit_bytes >> 20);
+    thr_log(SQLITE_FULL,
+            "throng: the oldest snapshot has been open for %.3f s, by %s %u of process %u: end it, or raise the limit",
+            (double)(now - began_ns) / 1e9,
+            oldest == conn->slot_index ? "this very connection, number" : "connection number", oldest,
+            atomic_load_explicit(&thr_shm_slot(&db->shm, oldest)->pid, memory_order_relaxed));
 }
 
 static int private_page(struct thr_conn *conn, uint32_t pgno, bool whole, uint8_t **out)

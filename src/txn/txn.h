@@ -38,7 +38,7 @@ struct thr_db {
     _Atomic uint32_t broken; /* a step that cannot be taken back failed half-way: reopen, and recover from the log */
     _Atomic uint32_t usable_size;
     _Atomic uint32_t sync_wanted;
-    _Atomic uint32_t marked;     /* the file says that it needs its log (page1.h); checkpoint_lock */
+    _Atomic uint32_t marked;     /* whether the file says that it needs its log (page1.h); checkpoint_lock */
     _Atomic uint32_t heap_short; /* the heap was full: forget what can be forgotten, at once */
     uint32_t checkpoint_page;    /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;

@@ -313,7 +313,7 @@ static int commit(struct thr_main_file *file)
         thr_txn_discard(conn);
         return SQLITE_OK;
     }
-    if ((rc = thr_checkpoint_mark(conn->db)) != SQLITE_OK)
+    if ((rc = thr_checkpoint_mark(conn->db, conn->sync > THR_SYNC_OFF)) != SQLITE_OK)
         return rc;
     conn->must_be_next = false;
     if (conn->keeps_lock) {

@@ -184,24 +184,23 @@ static void log_orphan(const char *path)
         path, path);
 }
 
-/* The file was in use when its process died, and what was committed since is elsewhere. */
+/* The file was in use when its process died, and what was committed since is elsewhere. SQLite cuts messages off at 210
+ * bytes. */
 static void log_incomplete(const struct thr_open_db *open_db)
 {
     struct thr_stat stat;
 
-    if (stat_beside(open_db->path, "-journal", &stat) == SQLITE_OK && stat.is_dir)
-        thr_log(
-            SQLITE_CANTOPEN,
-            "throng: %s was in use when its process ended. What was committed since is in %s: open it once where both "
-            "can be written",
+    if (!open_db->db.base.writable && stat_beside(open_db->path, "-journal", &stat) == SQLITE_OK && stat.is_dir) {
+        thr_log(SQLITE_CANTOPEN, "throng: %s needs recovery: open it once where it and its directory can be written",
+                open_db->path);
+        return;
+    }
+    thr_log(SQLITE_CANTOPEN, "throng: %s was in use when its process ended, or when it was copied, and %s is not there",
             open_db->path, open_db->directory);
-    else
-        thr_log(
-            SQLITE_CANTOPEN,
-            "throng: %s was in use when its process ended or when it was copied, and the directory %s is not there, "
-            "which has what was committed since: nothing is touched. Put it back, or run `throng recover "
-            "--without-log` to go on with what is in the file",
-            open_db->path, open_db->directory);
+    thr_log(
+        SQLITE_CANTOPEN,
+        "throng: nothing is touched. Put that directory back; or, to go on without the latest commits: throng recover "
+        "--without-log");
 }
 
 static int log_in_the_way(const struct thr_open_db *open_db)
@@ -462,6 +461,23 @@ static int read_options(const char *path, struct thr_db *db)
     return SQLITE_OK;
 }
 
+/* One machine at a time has a database, and its mapped files have to be the same for all: neither is sure on a file system
+ * that several machines share. `filesystem=any` in the URI: the user knows better. */
+static int check_filesystem(const char *path, int fd)
+{
+    const char *allowed = sqlite3_uri_parameter(path, "filesystem"), *shared;
+
+    if (allowed != NULL && strcmp(allowed, "any") != 0) {
+        thr_log(SQLITE_CANTOPEN, "throng: filesystem=%s: all that can be said here is filesystem=any", allowed);
+        return SQLITE_CANTOPEN;
+    }
+    if (allowed != NULL || (shared = thr_os_filesystem_is_shared(fd)) == NULL)
+        return SQLITE_OK;
+    thr_log(SQLITE_CANTOPEN,
+            "throng: %s is on a shared file system (%s): move it to a local one, or say filesystem=any", path, shared);
+    return SQLITE_CANTOPEN;
+}
+
 /* The first connection of this process. */
 static int open_first(const char *path, int fd, bool writable, const struct thr_stat *stat, struct thr_open_db **out)
 {
@@ -490,7 +506,7 @@ static int open_first(const char *path, int fd, bool writable, const struct thr_
     open_db->db.heap.fd = -1;
     open_db->db.log.directory_fd = open_db->db.log.parent_fd = -1;
     open_db->db.shm.fd = -1;
-    if ((rc = read_options(path, &open_db->db)) != SQLITE_OK)
+    if ((rc = read_options(path, &open_db->db)) != SQLITE_OK || (rc = check_filesystem(path, fd)) != SQLITE_OK)
         goto err;
     if ((rc = thr_os_lock(fd, writable, LOCK_BYTES_AT, LOCK_BYTES)) != SQLITE_OK) {
         if (rc == SQLITE_BUSY)

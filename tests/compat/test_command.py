@@ -3,6 +3,7 @@
 SPDX-License-Identifier: MIT"""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 
@@ -43,6 +44,26 @@ class Command(Case):
                 self.assertEqual((code, "plain file already" in out), (0, True))
                 self.assertEqual(self.final(), before)
                 os.unlink(self.path)
+
+    def test_without_log(self):
+        self.leave()
+        self.open().close()
+        self.child_ok("c = throng(sys.argv[1]); c.execute('INSERT INTO t(b) VALUES(1)'); os._exit(0)", self.path)
+        code, _, error = self.run_command("recover", "--without-log", self.path)
+        self.assertEqual(code, 1)
+        self.assertIn("recover the database with it", error)
+        shutil.rmtree(self.path + "-journal")
+        for command in ("recover", "detach"):
+            code, _, error = self.run_command(command, self.path)
+            self.assertEqual(code, 1)
+            self.assertIn("--without-log", error)
+        code, out, _ = self.run_command("recover", "--without-log", self.path)
+        self.assertEqual((code, out), (0, "integrity_check: ok\n"))
+        code, out, _ = self.run_command("recover", "--without-log", self.path)
+        self.assertEqual(code, 0)
+        self.assertIn("does not need a log", out)
+        self.assertEqual(value(self.open(), "SELECT count(*) FROM t"), 10)
+        self.at_rest()
 
     def test_what_cannot_be(self):
         self.leave()

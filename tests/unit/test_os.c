@@ -1124,9 +1124,28 @@ static void log_formats_and_bounds(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* Property: a file on a local file system is not taken for one that others change; the others are known by their number
+ * (statfs(2)), whatever sign the kernel gives it. */
+static void shared_filesystems_are_known(void **state)
+{
+    int fd;
+
+    (void)state;
+    assert_string_equal(thr_os_shared_filesystem(0x6969), "NFS");
+    assert_string_equal(thr_os_shared_filesystem((unsigned long)(long)(int)0xff534d42), "CIFS");
+    assert_string_equal(thr_os_shared_filesystem(0x65735546), "FUSE");
+    assert_null(thr_os_shared_filesystem(0xef53));     /* ext4 */
+    assert_null(thr_os_shared_filesystem(0x01021994)); /* tmpfs */
+    fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_null(thr_os_filesystem_is_shared(fd));
+    assert_int_equal(close(fd), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(shared_filesystems_are_known),
         TEST(open_creates_with_the_exact_mode),
         TEST(open_leaves_an_existing_file_alone),
         TEST(open_leaves_an_empty_file_alone),
