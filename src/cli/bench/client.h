@@ -50,10 +50,11 @@ struct thr_client {
     sqlite3 *db;
     sqlite3_stmt *begin, *work, *commit, *rollback;
 
-    uint64_t transactions; /* that began and ended in the measured time */
-    uint64_t retries;      /* conflicts among them */
-    uint64_t commits;      /* ever */
-    uint64_t errors;       /* all but conflicts, ever */
+    uint64_t transactions;  /* that began and ended in the measured time */
+    uint64_t retries;       /* conflicts among them */
+    uint64_t commits;       /* ever */
+    uint64_t errors;        /* all but conflicts, ever */
+    uint64_t pages_written; /* to the WAL or the file, ever */
     char first_error[THR_ERROR_BYTES];
     struct thr_histogram latency;
 };

@@ -135,14 +135,27 @@ const char *thr_database_copy(const struct thr_settings *settings, const char *f
 
 /* --- connections --- */
 
+/* `to` has room for three times the path, and more. */
+static void uri_of(const char *path, const char *checkpointer, char *to)
+{
+    to += sprintf(to, "file:");
+    for (; *path != '\0'; path++)
+        to += sprintf(to, strchr("%?#", *path) != NULL ? "%%%02x" : "%c", (unsigned)(unsigned char)*path);
+    (void)sprintf(to, "?checkpointer=%s", checkpointer);
+}
+
 int thr_database_open(const struct thr_settings *settings, const struct thr_target *target, sqlite3 **db_out)
 {
     const struct thr_engine *engine = target->engine;
     const char *vfs = engine->journal_mode == NULL ? settings->vfs : settings->base_vfs;
-    char pragmas[256], cache[48] = "";
+    char pragmas[256], cache[48] = "", uri[sizeof target->path * 3 + 64];
     int rc;
 
-    if ((rc = sqlite3_open_v2(target->path, db_out, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs)) != SQLITE_OK)
+    (void)sqlite3_snprintf((int)sizeof uri, uri, "%s", target->path);
+    if (engine->journal_mode == NULL && strcmp(settings->checkpointer, "caller") != 0)
+        uri_of(target->path, settings->checkpointer, uri);
+    rc = sqlite3_open_v2(uri, db_out, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, vfs);
+    if (rc != SQLITE_OK)
         return rc;
     (void)sqlite3_extended_result_codes(*db_out, 1);
     (void)sqlite3_busy_timeout(*db_out, BUSY_TIMEOUT_MS);

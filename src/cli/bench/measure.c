@@ -11,11 +11,14 @@
 #include "../interrupt.h"
 #include "client.h"
 #include "figures.h"
+#include "growth.h"
 
 #define WARM_UP_NS UINT64_C(300000000)
 #define TICK_NS UINT64_C(50000000)
 #define NS_PER_SECOND 1e9
 #define NS_PER_MS 1e6
+#define BYTES_PER_KB 1e3
+#define BYTES_PER_MIB 1048576.0
 
 struct window {
     uint64_t begun_ns, ended_ns;
@@ -135,6 +138,24 @@ static void collect(const struct thr_client *clients, struct thr_clients set, co
     add_latency(ro, &figure[THR_RO_P50_MS]);
 }
 
+/* Returns `message`, or what is wrong if nothing was. */
+static const char *collect_growth(const struct thr_client *clients, uint32_t count, struct thr_growth *growth,
+                                  const char *message, struct thr_result *out)
+{
+    uint64_t commits = 0, pages_written = 0;
+    double log_bytes, kept_bytes;
+    const char *later;
+
+    for (uint32_t i = 0; i < count; i++) {
+        commits += clients[i].kind != thr_kind_of_reader() ? clients[i].commits : 0;
+        pages_written += clients[i].pages_written;
+    }
+    later = thr_growth_end(growth, pages_written, &log_bytes, &kept_bytes);
+    out->figure[THR_LOG_KB] = commits > 0 ? log_bytes / (double)commits / BYTES_PER_KB : (double)NAN;
+    out->figure[THR_KEPT_MIB] = kept_bytes / BYTES_PER_MIB;
+    return message != NULL ? message : later;
+}
+
 static void collect_errors(const struct thr_client *clients, uint32_t count, struct thr_target *target)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -154,12 +175,15 @@ const char *thr_measure(const struct thr_server_settings *settings, struct thr_t
     struct thr_client *clients = aligned_alloc(_Alignof(struct thr_client), total * sizeof *clients);
     struct thr_histogram *latency = calloc(2, sizeof *latency);
     struct window window = {0};
+    struct thr_growth growth;
     const char *message = NULL;
 
-    if (clients == NULL || latency == NULL) {
+    if (clients == NULL || latency == NULL)
         message = "out of memory";
+    else
+        message = thr_growth_begin(&settings->common, target, settings->old_snapshot, &growth);
+    if (message != NULL)
         goto out;
-    }
     memset(clients, 0, total * sizeof *clients);
     if (settings->workload == THR_WORKLOAD_INCREMENT)
         set_phase(&stage, THR_PHASE_MEASURE);
@@ -181,6 +205,7 @@ const char *thr_measure(const struct thr_server_settings *settings, struct thr_t
     collect_errors(clients, started, target);
     if (message == NULL)
         collect(clients, set, &window, &latency[0], &latency[1], out);
+    message = collect_growth(clients, started, &growth, message, out);
 
 out:
     free(clients);

@@ -22,6 +22,8 @@ enum thr_figure {
     THR_RO_MAX_MS,
     THR_CPU_US, /* for each transaction */
     THR_SECONDS,
+    THR_LOG_KB,   /* written to the log, for each write transaction */
+    THR_KEPT_MIB, /* beside the database, at the end */
     THR_FIGURE_COUNT
 };
 

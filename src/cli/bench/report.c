@@ -39,8 +39,9 @@ bool thr_report_is_well(const struct thr_report *report)
 
 static void print_table(const struct thr_report *report)
 {
-    static const char *const headings[] = {"engine",  "writers", "readers", "rw tx/s", "x WAL",  "conflict",
-                                           "ro tx/s", "x WAL",   "p50 ms",  "p99 ms",  "max ms", "CPU us/tx"};
+    static const char *const headings[] = {"engine",   "writers",   "readers",   "rw tx/s", "x WAL",
+                                           "conflict", "ro tx/s",   "x WAL",     "p50 ms",  "p99 ms",
+                                           "max ms",   "CPU us/tx", "log KB/tx", "kept MiB"};
     const struct thr_server_settings *settings = report->settings;
     struct thr_table *table = thr_table_open(headings, sizeof headings / sizeof headings[0], 1);
 
@@ -66,6 +67,8 @@ static void print_table(const struct thr_report *report)
             thr_table_real(table, figure[latency + 1], 3);
             thr_table_real(table, figure[latency + 2], 1);
             thr_table_real(table, figure[THR_CPU_US], 1);
+            thr_table_real(table, figure[THR_LOG_KB], 1);
+            thr_table_real(table, figure[THR_KEPT_MIB], 0);
         }
     }
     thr_table_print(table, stdout);

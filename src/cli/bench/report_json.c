@@ -18,6 +18,8 @@ static const char *const figure_names[THR_FIGURE_COUNT] = {
     [THR_RO_MAX_MS] = "ro_max_ms",
     [THR_CPU_US] = "cpu_us_per_transaction",
     [THR_SECONDS] = "seconds",
+    [THR_LOG_KB] = "log_kb_per_transaction",
+    [THR_KEPT_MIB] = "kept_mib",
 };
 
 static void write_settings(struct thr_json *json, const struct thr_report *report)

@@ -72,6 +72,9 @@ static const struct thr_option options[] = {
     {"rows", "N", thr_parse_u64, AT(rows), &rows_range, "a number from 1 to 1000000000", "rows of t1 (default 500000)"},
     {"seconds", "S", thr_parse_real, AT(seconds), NULL, "a number of seconds, 0.05 to 3600",
      "length of one measurement (default 3)"},
+    {"old-snapshot", NULL, thr_parse_flag, AT(old_snapshot), NULL, NULL,
+     "one more connection begins to read before each measurement, and\n"
+     "keeps its snapshot to the end"},
     {"increments", "N", thr_parse_u32, AT(increments), &increments_range, "a number from 1 to 100000000",
      "transactions of each writer of the workload increment\n"
      "(default 20000); it runs until they are done"},
@@ -94,6 +97,8 @@ static const char notes[] =
     "  p50 .. max  time of a write transaction (where there is no writer: of a read transaction); max is the\n"
     "              longest of all rounds\n"
     "  CPU us/tx   processor time of the whole process for each transaction, writing or reading\n"
+    "  log KB/tx   written to the log (stock: the WAL) for each write transaction\n"
+    "  kept MiB    page versions in memory at the end (stock: size of the WAL)\n"
     "\n"
     "examples:\n"
     "  throng bench server                                      the default: 1, 2 and 4 writers\n"
@@ -101,6 +106,7 @@ static const char notes[] =
     "  throng bench server --workload append --writers 2,4      everybody wants the same page\n"
     "  throng bench server --workload increment --writers 3     3 x 20,000 increments of one row\n"
     "  throng bench server --dir . --synchronous full           on a disk, with an fsync for each commit\n"
+    "  throng bench server --dir . --seconds 60 --old-snapshot --clients 2    what an open snapshot costs\n"
     "  throng bench server --rows 5000000 --seconds 10 --json > result.json\n";
 
 /* --- all together --- */

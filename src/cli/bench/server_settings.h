@@ -23,6 +23,7 @@ struct thr_server_settings {
     struct thr_client_sets sets; /* from --clients, or every pair of --writers and --readers */
     struct thr_counts writers, readers;
     double seconds;
+    bool old_snapshot;
     uint32_t increments;
     enum thr_workload workload;
     const char *workload_name;

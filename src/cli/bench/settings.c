@@ -22,6 +22,7 @@ const struct thr_engine thr_engines[THR_ENGINE_COUNT] = {
 };
 
 static const char *const synchronous_names[] = {"off", "normal", "full", NULL};
+static const char *const checkpointer_names[] = {"caller", "thread", NULL};
 static const char *const on_off[] = {"on", "off", NULL};
 static const char *const allocator_names[] = {"mimalloc", "system", NULL};
 
@@ -114,6 +115,8 @@ static const struct thr_option common_options[] = {
     {"cache-size", "N", thr_parse_i64, AT(cache_size), NULL, "pages, or KiB if negative; 0 for SQLite's default",
      "PRAGMA cache_size (default: SQLite's)"},
     {"vfs", "NAME", thr_parse_text, AT(vfs), NULL, "the name of a VFS", "VFS of the engine throng (default throng)"},
+    {"checkpointer", "WHO", thr_parse_choice, AT(checkpointer), checkpointer_names, "caller or thread",
+     "who does Throng's checkpoints (default caller)"},
     {"allocator", "NAME", thr_parse_choice, AT(allocator), allocator_names, "mimalloc or system",
      "SQLite's allocator, for every engine (default mimalloc if it was\n"
      "there when this was built)"},
@@ -145,6 +148,7 @@ void thr_settings_default(struct thr_settings *settings)
         .synchronous = "off",
         .mmap_bytes = INT64_C(1) << 30,
         .vfs = "throng",
+        .checkpointer = "caller",
         .memstatus = "off",
         .allocator = thr_alloc_has_mimalloc() ? "mimalloc" : "system",
         .seed = 1,
@@ -217,6 +221,7 @@ void thr_settings_json(struct thr_json *json, const struct thr_settings *setting
     thr_json_integer(json, "mmap_size", settings->mmap_bytes);
     thr_json_integer(json, "cache_size", settings->cache_size);
     thr_json_text(json, "vfs", settings->vfs);
+    thr_json_text(json, "checkpointer", settings->checkpointer);
     thr_json_text(json, "allocator", settings->allocator);
     thr_json_text(json, "memstatus", settings->memstatus);
     thr_json_integer(json, "seed", (int64_t)settings->seed);

@@ -40,8 +40,9 @@ struct thr_settings {
     const char *directory; /* NULL: choose one */
     const char *synchronous;
     int64_t mmap_bytes;
-    int64_t cache_size;   /* as PRAGMA cache_size takes it; 0: SQLite's default */
-    const char *vfs;      /* of the engine throng */
+    int64_t cache_size; /* as PRAGMA cache_size takes it; 0: SQLite's default */
+    const char *vfs;    /* of the engine throng */
+    const char *checkpointer;
     const char *base_vfs; /* of the others, and of all that is not measured */
     const char *memstatus, *allocator;
     uint64_t seed;

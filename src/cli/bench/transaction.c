@@ -127,6 +127,10 @@ int thr_transaction_open(struct thr_client *client)
 
 void thr_transaction_close(struct thr_client *client)
 {
+    int pages = 0, most = 0;
+
+    if (sqlite3_db_status(client->db, SQLITE_DBSTATUS_CACHE_WRITE, &pages, &most, 0) == SQLITE_OK)
+        client->pages_written = (uint64_t)(unsigned)pages;
     (void)sqlite3_finalize(client->begin);
     (void)sqlite3_finalize(client->work);
     (void)sqlite3_finalize(client->commit);
