@@ -112,7 +112,7 @@ static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
     db->checkpoint_target = pin(db);
     extent = atomic_load_explicit(&db->shm.head->extent[now % THR_EXTENTS], memory_order_acquire);
     db->checkpoint_end = (uint32_t)(extent >> 32);
-    db->checkpoint_page = 1;
+    db->checkpoint_page = db->checkpoint_flushed = 1;
     /* Log before base (I4): what is written must be durable in the log. Then the whole cycle writes one snapshot. */
     db->checkpoint_durable = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;
     if (db->checkpoint_durable && thr_log_sync(&db->log, db->checkpoint_target) != SQLITE_OK)
@@ -192,13 +192,12 @@ static bool one_snapshot(const struct thr_db *db)
 }
 
 /* Write up to `pages` pages of the cycle, and end it after the last one. */
-static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages)
+static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages, bool may_block)
 {
     struct thr_head *head = db->shm.head;
     uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
     uint64_t seq = one_snapshot(db) ? db->checkpoint_target : pin(db);
     struct thr_snapshots older = {.count = 0};
-    uint32_t first = db->checkpoint_page;
     bool written;
     int rc = SQLITE_OK;
 
@@ -215,17 +214,20 @@ static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages)
                 atomic_fetch_add_explicit(&head->counter[THR_COUNT_CHECKPOINT_PAGES], 1, memory_order_relaxed);
         }
     }
-    if (db->checkpoint_durable && db->checkpoint_page / WRITE_BACK_PAGES != first / WRITE_BACK_PAGES)
+    if (may_block && db->checkpoint_durable && db->checkpoint_page - db->checkpoint_flushed >= WRITE_BACK_PAGES) {
+        db->checkpoint_flushed = db->checkpoint_page;
         thr_os_write_back(db->base.fd, 0, 0); /* the sync at the end is to find little left */
+    }
     if (rc != SQLITE_OK)
         thr_log(rc, "throng: cannot write page %u of %s; its log is kept", db->checkpoint_page, db->path);
-    else if (db->checkpoint_page > db->checkpoint_end)
+    else if (may_block && db->checkpoint_page > db->checkpoint_end)
         rc = cycle_end(db);
     return rc;
 }
 
-/* One piece. checkpoint_lock. *done_out: there is nothing left to do but what snapshots in use hold back. */
-static int piece(struct thr_db *db, uint32_t times, bool pass, bool *done_out)
+/* One piece. checkpoint_lock. `may_block`: it may begin or end a cycle, which takes syncs. *done_out: there is nothing
+ * left to do but what snapshots in use hold back. */
+static int piece(struct thr_db *db, uint32_t times, bool pass, bool may_block, bool *done_out)
 {
     struct thr_head *head = db->shm.head;
     uint64_t live = atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed);
@@ -239,7 +241,7 @@ static int piece(struct thr_db *db, uint32_t times, bool pass, bool *done_out)
     if (db->checkpoint_page != 0 && !db->checkpoint_durable &&
         atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
         db->checkpoint_page = 0; /* begun when nobody cared: once more */
-    if (db->checkpoint_page == 0) {
+    if (db->checkpoint_page == 0 && may_block) {
         cycle_begin(db, live, pass);
         if (db->checkpoint_target <= atomic_load_explicit(&head->horizon, memory_order_relaxed)) {
             db->checkpoint_page = 0; /* the oldest snapshot holds everything back */
@@ -247,7 +249,7 @@ static int piece(struct thr_db *db, uint32_t times, bool pass, bool *done_out)
         }
     }
     if (db->checkpoint_page != 0)
-        rc = write_some(db, STEP_ENTRIES * times, STEP_PAGES * times);
+        rc = write_some(db, STEP_ENTRIES * times, STEP_PAGES * times, may_block);
     if (db->checkpoint_page == 0 || !one_snapshot(db))
         unpin(db);
     return rc;
@@ -262,14 +264,14 @@ static bool is_due(const struct thr_db *db)
             live >= atomic_load_explicit(&db->live_after, memory_order_relaxed) + db->pressure_bytes);
 }
 
-bool thr_checkpoint_try(struct thr_db *db, uint32_t times)
+bool thr_checkpoint_try(struct thr_db *db, uint32_t times, bool may_block)
 {
     struct thr_head *head = db->shm.head;
     bool done = true;
 
     if (!is_due(db) || thr_log_failed(&db->log) || !thr_mutex_try(&head->checkpoint_lock))
         return false;
-    if (piece(db, times, false, &done) != SQLITE_OK)
+    if (piece(db, times, false, may_block, &done) != SQLITE_OK)
         done = true;
     thr_mutex_unlock(&head->checkpoint_lock);
     return !done;
@@ -295,8 +297,7 @@ void thr_checkpoint_step(struct thr_db *db)
         thr_checkpointer_wake(db);
     else
         thr_checkpoint_tend_log(db);
-    if (!db->has_checkpointer || is_behind)
-        thr_checkpoint_try(db, is_behind ? 4 : 1);
+    thr_checkpoint_try(db, is_behind ? 4 : 1, !db->has_checkpointer);
     if (atomic_load_explicit(&db->heap_short, memory_order_relaxed) != 0 &&
         atomic_exchange_explicit(&db->heap_short, 0, memory_order_relaxed) != 0)
         thr_checkpoint_run(db, false); /* the next transaction is to find room */
@@ -319,7 +320,7 @@ int thr_checkpoint_run(struct thr_db *db, bool pass)
             return SQLITE_IOERR_FSYNC;
         if (!thr_mutex_lock(&head->checkpoint_lock, RUN_PATIENCE_NS))
             return SQLITE_BUSY;
-        rc = piece(db, 16, pass, &done);
+        rc = piece(db, 16, pass, true, &done);
         thr_mutex_unlock(&head->checkpoint_lock);
     }
     if (rc == SQLITE_OK && atomic_load_explicit(&head->horizon, memory_order_acquire) < wanted)

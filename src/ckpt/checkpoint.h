@@ -14,8 +14,8 @@
  * without a lock and without a snapshot that must be kept. Errors are logged and the piece is tried again later: the
  * log keeps everything meanwhile. */
 void thr_checkpoint_step(struct thr_db *db);
-/* `times` as much, and nothing else. False: there is nothing more to do for now. */
-bool thr_checkpoint_try(struct thr_db *db, uint32_t times);
+/* `times` as much, and nothing else; without `may_block` only the writing. False: there is nothing more to do for now. */
+bool thr_checkpoint_try(struct thr_db *db, uint32_t times, bool may_block);
 /* So much log has piled up that everybody has to help. */
 bool thr_checkpoint_is_behind(const struct thr_db *db);
 /* What the log needs from time to time, without a lock. */

@@ -50,7 +50,7 @@ struct thr_page_run {
 };
 
 /* Segments kept to be used again. */
-#define THR_SPARES 20
+#define THR_SPARES 32
 
 struct thr_segment {
     uint64_t number;

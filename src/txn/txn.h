@@ -42,6 +42,7 @@ struct thr_db {
     _Atomic uint32_t heap_short; /* the heap was full: forget what can be forgotten, at once */
     uint32_t checkpoint_page;    /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
+    uint32_t checkpoint_flushed; /* up to here the kernel was told to write */
     uint64_t checkpoint_target;
     uint64_t checkpoint_bytes;           /* of log that start a cycle; fixed at open */
     bool checkpoint_durable;             /* the cycle writes what is durable, as of its target, and syncs */
