@@ -444,6 +444,41 @@ static void recovery_may_be_interrupted(void **state)
     }
 }
 
+static int told;
+
+static void count_progress(int code, const char *message)
+{
+    if (code == SQLITE_NOTICE && strstr(message, "recovering") != NULL && strstr(message, " of 0 MiB") != NULL)
+        told++;
+}
+
+static void dawdle(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    (void)usleep(1100000);
+}
+
+/* Property: a recovery that takes long says how far it is; one that does not says nothing. */
+static void a_long_recovery_tells_its_progress(void **state)
+{
+    struct thr_recovery out;
+
+    (void)state;
+    make_crashed(1024, 10, 300, true);
+    thr_os_set_log(count_progress);
+    for (int slow = 0; slow <= 1; slow++) {
+        told = 0;
+        copy("a", "b");
+        fault_reset();
+        if (slow)
+            assert_true(fault_call_at("recover", 2, dawdle, NULL) >= 0);
+        assert_int_equal(recover("b", &out), SQLITE_OK);
+        assert_int_equal(told, slow);
+    }
+    thr_os_set_log(NULL);
+}
+
 /* Property: a recovery in which a call fails reports it, and the next one ends as if nothing had happened. */
 static void recovery_survives_every_failing_call(void **state)
 {
@@ -570,6 +605,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_teardown(a_cut_log_at_the_largest_page_size, after_each),
         cmocka_unit_test_teardown(a_cut_log_of_several_segments, after_each),
         cmocka_unit_test_teardown(recovery_may_be_interrupted, after_each),
+        cmocka_unit_test_teardown(a_long_recovery_tells_its_progress, after_each),
         cmocka_unit_test_teardown(recovery_survives_every_failing_call, after_each),
         cmocka_unit_test_teardown(a_foreign_or_damaged_directory_is_seen, after_each),
         cmocka_unit_test_teardown(lies_with_right_hashes_do_not_crash, after_each),
