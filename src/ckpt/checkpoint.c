@@ -310,7 +310,7 @@ int thr_checkpoint_run(struct thr_db *db, bool pass)
     bool done = false;
     int rc = SQLITE_OK;
 
-    if (db->directory == NULL || db->foreign || db->heap.at == NULL)
+    if (db->directory == NULL || db->foreign)
         return SQLITE_OK;
     /* The lock is let go after each piece: the commits of others go on. */
     while (rc == SQLITE_OK && !done &&

@@ -169,7 +169,6 @@ void thr_frames_release(struct thr_heap *heap, struct thr_frames *own)
     if (heap->at == NULL)
         return;
     head = heap->shm->head;
-    thr_frames_check(heap, own);
     thr_frames_reclaim(heap, own);
     lists[0] = own->young_head;
     lists[1] = own->pinned;

@@ -144,6 +144,7 @@ uint32_t thr_frames_reclaim(struct thr_heap *heap, struct thr_frames *own)
     uint32_t index, next, freed = 0, *link;
     bool visible;
 
+    thr_frames_check(heap, own);
     if (own->young_head == 0 && own->pinned == 0)
         return 0;
     THR_POINT("reclaim");
