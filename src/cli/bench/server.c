@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../alloc.h"
+#include "../../driver/alloc.h"
 #include "../cli.h"
 #include "../interrupt.h"
 #include "../progress.h"

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../alloc.h"
+#include "../../driver/alloc.h"
 #include "../cli.h"
 #include "../options.h"
 
