@@ -10,7 +10,7 @@ set -euo pipefail
 # What the headers declare: `throng_name(` at the end of a type, not in a comment, not static, not a macro.
 declared()
 {
-    sed -e 's://.*$::' -e '/^ \*/d' -e '/^\/\*.*[^/]$/d' "$@" |
+    sed -e 's:/\*.*\*/::' -e '/^ \*/d' -e '/^\/\*/d' "$@" |
         grep -vE '^(#|static|typedef| {4,})' | grep -oE '\b\*?throng_[a-z_]+\(' | tr -d '*(' | sort -u | tr '\n' ' '
 }
 
