@@ -7,7 +7,8 @@
  *   - Codes are those of enum throng_code: the driver decides what is a conflict, a constraint, a dead connection. On
  *     failure *err is filled in if it is not NULL (thr_error_set() does both).
  *   - THRONG_CONN_LOST: the connection is dead, and whether the request took effect is unknown. THR_CONN_STALE: it is
- *     dead, and the request certainly did nothing; the pool may run it again on another connection.
+ *     dead, and the request certainly did nothing; the pool may run it again on another connection. From `reset` it
+ *     counts as THRONG_CONN_LOST.
  *   - After either, the pool calls `finalize` for the connection's statements and `close`, nothing else.
  *   - No function may call back into the pool.
  *

@@ -129,6 +129,7 @@ static int compile(struct thr_slot *slot, const struct thr_source *source, struc
         return code;
     }
     entry->key = source->key;
+    entry->used = thr_read(&slot->serial);
     entry->sql = sql;
     entry->sql_bytes = bytes;
     bucket = bucket_of(slot, entry->key);

@@ -120,7 +120,7 @@ int thr_db_open_driver(const struct thr_driver *driver, const char *dsn, const s
     log_only.log = options->log;
     log_only.log_arg = options->log_arg;
     if ((code = driver->source_open(dsn, to_log, &log_only, &source, &is_private, err)) != THRONG_OK)
-        return code;
+        return code == THR_CONN_STALE ? THRONG_CONN_LOST : code;
     if (is_private && options->max_open > 1) {
         driver->source_close(source);
         return thr_error_set(err, THRONG_MISUSE, 0, NULL,

@@ -48,6 +48,8 @@ int thr_run_close(struct thr_entry *entry, throng_error *err)
 
     if (!slot->dead && (code = slot->db->driver->reset(slot->conn, entry->stmt, err)) != THRONG_OK)
         (void)thr_lease_failed(slot, code);
+    if (code == THR_CONN_STALE) /* it had begun: nobody may run it again */
+        code = THRONG_CONN_LOST;
     thr_guard_end(slot, &entry->guard);
     atomic_store_explicit(&entry->serial, 0, memory_order_relaxed);
     slot->open_count--;
