@@ -24,7 +24,7 @@ static void entry_drop(struct thr_slot *slot, struct thr_entry *entry)
     while (*link != entry)
         link = &(*link)->chain;
     *link = entry->chain;
-    slot->db->driver->finalize(slot->conn, entry->stmt);
+    slot->driver->finalize(slot->conn, entry->stmt);
     entry->stmt = NULL;
     thr_os_free(entry->sql);
     entry->sql = NULL;
@@ -60,6 +60,7 @@ static struct thr_entry *entry_room(struct thr_slot *slot, throng_error *err)
         return NULL;
     }
     entry->slot = slot;
+    entry->driver = slot->driver;
     entry->all = slot->entries;
     slot->entries = entry;
     return entry;
@@ -105,7 +106,7 @@ static int copy_text(struct thr_slot *slot, const struct thr_source *source, cha
 static int compile(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
                    throng_error *err)
 {
-    const struct thr_driver *driver = slot->db->driver;
+    const struct thr_driver *driver = slot->driver;
     struct thr_entry *entry, **bucket;
     char *sql;
     size_t bytes;

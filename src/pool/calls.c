@@ -337,7 +337,7 @@ int throng_conn_ping(const throng_conn *conn, const struct throng_options *optio
                            options != NULL ? options->cancel : NULL, err);
     if (code != THRONG_OK)
         return code;
-    if ((code = slot->db->driver->ping(slot->conn, err)) != THRONG_OK)
+    if ((code = slot->driver->ping(slot->conn, err)) != THRONG_OK)
         (void)thr_lease_failed(slot, code);
     thr_guard_end(slot, &guard);
     return lost_if_stale(code);
@@ -347,7 +347,7 @@ void *throng_conn_native(const throng_conn *conn)
 {
     struct thr_slot *slot = conn->slot;
 
-    return thr_lease_check(slot, conn->lease, NULL) == THRONG_OK ? slot->db->driver->native(slot->conn) : NULL;
+    return thr_lease_check(slot, conn->lease, NULL) == THRONG_OK ? slot->driver->native(slot->conn) : NULL;
 }
 
 static int conn_end(throng_conn *conn, bool discard, throng_error *err)

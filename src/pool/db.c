@@ -98,6 +98,7 @@ static throng_db *db_new(const struct thr_driver *driver, const struct throng_db
     for (uint32_t i = 0; i < db->max_open; i++) {
         db->slots[i].index = i;
         db->slots[i].db = db;
+        db->slots[i].driver = driver;
     }
     return db;
 }

@@ -11,14 +11,14 @@ static void stop_connection(void *arg)
 {
     struct thr_slot *slot = arg;
 
-    slot->db->driver->interrupt(slot->conn);
+    slot->driver->interrupt(slot->conn);
 }
 
 static void tell_driver(struct thr_slot *slot, struct thr_guard *guard)
 {
     bool interruptible = guard != NULL && (guard->cancel[0] != NULL || guard->cancel[1] != NULL);
 
-    slot->db->driver->limits(slot->conn, guard != NULL ? guard->deadline_ns : 0, interruptible);
+    slot->driver->limits(slot->conn, guard != NULL ? guard->deadline_ns : 0, interruptible);
     slot->guard_now = guard;
 }
 

@@ -53,7 +53,7 @@ void thr_slot_close_conn(struct thr_slot *slot, enum thr_close_reason reason)
     if (slot->conn == NULL)
         return;
     thr_cache_drop(slot);
-    slot->db->driver->close(slot->conn);
+    slot->driver->close(slot->conn);
     slot->conn = NULL;
     slot->guard_now = NULL;
     (void)atomic_fetch_add_explicit(&slot->db->closed[reason], 1, memory_order_relaxed);
@@ -118,7 +118,7 @@ int thr_lease_failed(struct thr_slot *slot, int code)
 /* What does not happen every time. */
 static int clean_up(struct thr_slot *slot, throng_error *err)
 {
-    const struct thr_driver *driver = slot->db->driver;
+    const struct thr_driver *driver = slot->driver;
     int code = THRONG_OK;
 
     if (slot->open_count > 0)
@@ -154,7 +154,7 @@ int thr_lease_end(struct thr_slot *slot, throng_error *err)
 
     if (slot->open_count > 0 || slot->tx_depth > 0 || slot->guard_now != NULL || slot->suspect || slot->dead ||
         slot->discard || atomic_load_explicit(&slot->retire, memory_order_relaxed) ||
-        slot->db->driver->in_transaction(slot->conn))
+        slot->driver->in_transaction(slot->conn))
         code = clean_up(slot, err);
     /* relaxed: it only counts; what has been closed is read under statement_lock */
     if (slot->closed_seen != atomic_load_explicit(&slot->db->closed_count, memory_order_relaxed))

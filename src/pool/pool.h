@@ -65,26 +65,27 @@ struct thr_registration {
 
 /* What bounds an execution. Tokens that are not NULL are registered. */
 struct thr_guard {
+    bool is_set;
     uint64_t deadline_ns;
     throng_cancel *cancel[2]; /* the call's, the transaction's */
     struct thr_registration registration[2];
-    bool is_set;
 };
 
 /* A compiled statement, or room for one. The slot's owner writes it. It lives as long as the pool, so that rows of the
  * past can find out that they are. */
 struct thr_entry {
-    uint64_t key;            /* see struct thr_source */
-    void *stmt;              /* the driver's; NULL: room */
-    struct thr_entry *chain; /* of the same bucket */
+    _Atomic uint64_t serial;         /* of the execution that is open; 0: none. Rows of the past read it, too */
+    const struct thr_driver *driver; /* constant, as `slot` */
+    void *stmt;                      /* the driver's; NULL: room */
     struct thr_slot *slot;
-    _Atomic uint64_t serial; /* of the execution that is open; 0: none. Rows of the past read it, too */
+    uint64_t key;            /* see struct thr_source */
+    struct thr_entry *chain; /* of the same bucket */
     uint64_t used;           /* serial of the last one */
-    char *sql;               /* of its own; NULL if the key is a throng_stmt's */
+    bool owns_lease;         /* the end of the rows gives back the slot */
+    struct thr_guard guard;
+    char *sql; /* a copy */
     size_t sql_bytes;
     struct thr_statement_info info;
-    struct thr_guard guard;
-    bool owns_lease;       /* the end of the rows gives back the slot */
     struct thr_entry *all; /* the next one of the slot */
 };
 
@@ -96,32 +97,33 @@ struct thr_entry {
  *   all others            owner            state */
 struct thr_slot {
     alignas(THR_LINE) _Atomic uint32_t state; /* enum thr_slot_state */
-    uint32_t index;
-    throng_db *db;
+    uint32_t open_count;                      /* executions that are open */
+    uint32_t tx_depth;                        /* 0: no transaction of the pool's */
+    bool suspect;                             /* something failed: reset_session before anybody else has it */
+    bool dead;                                /* the connection is gone */
+    bool discard;                             /* its owner wants it gone */
+    _Atomic bool retire;                      /* set by the checker: too old */
+    throng_db *db;                            /* constant, as `driver` and `index` */
+    const struct thr_driver *driver;
     void *conn;             /* the driver's; NULL: none */
-    _Atomic uint64_t lease; /* counts owners */
+    _Atomic uint64_t lease; /* counts owners: odd while there is one */
     _Atomic(const char *) where;
     _Atomic uint64_t serial;     /* counts executions and transactions */
     uint64_t closed_seen;        /* statements closed, as of the last sweep */
     struct thr_guard *guard_now; /* whose limits the driver has been told; NULL: none */
-    bool suspect;                /* something failed: reset_session before anybody else has it */
-    bool dead;                   /* the connection is gone */
-    bool discard;                /* its owner wants it gone */
-    _Atomic bool retire;         /* set by the checker: too old */
-    uint32_t open_count;         /* executions that are open */
-    uint32_t tx_depth;           /* 0: no transaction of the pool's */
-    /* Transactions. */
-    bool tx_owns_lease;
-    bool tx_lost;  /* the database has ended it by itself */
-    bool tx_again; /* a statement in it was told of a conflict, or did not get a lock */
     uint64_t tx_deadline_ns;
     throng_cancel *tx_cancel;
-    uint64_t tx_serial[THR_LEVELS];
     /* Compiled statements. */
     struct thr_entry **buckets;
     uint32_t bucket_mask;
     uint32_t compiled_count;
     struct thr_entry *entries; /* all, also room */
+    uint32_t index;
+    /* Transactions. */
+    bool tx_owns_lease;
+    bool tx_lost;  /* the database has ended it by itself */
+    bool tx_again; /* a statement in it was told of a conflict, or did not get a lock */
+    uint64_t tx_serial[THR_LEVELS];
     /* Counters. */
     _Atomic uint64_t misses, evictions, retries;
     _Atomic uint64_t expires_ns; /* 0: never. Written when a connection is opened */

@@ -58,7 +58,7 @@ int throng_rows_next(throng_rows *rows, throng_error *err)
         if ((code = thr_guard_again(slot, &entry->guard, err)) != THRONG_OK)
             return end(rows, entry, code, err);
     }
-    code = slot->db->driver->next(slot->conn, entry->stmt, err);
+    code = slot->driver->next(slot->conn, entry->stmt, err);
     if (code == THRONG_ROW)
         return code;
     if (code != THRONG_DONE)
@@ -80,49 +80,49 @@ int throng_rows_columns(const throng_rows *rows)
 {
     struct thr_entry *entry = entry_of(rows);
 
-    return entry != NULL ? entry->slot->db->driver->columns(entry->stmt) : 0;
+    return entry != NULL ? entry->driver->columns(entry->stmt) : 0;
 }
 
 const char *throng_rows_name(const throng_rows *rows, int column)
 {
     struct thr_entry *entry = entry_of(rows);
 
-    return entry != NULL ? entry->slot->db->driver->name_of(entry->stmt, column) : NULL;
+    return entry != NULL ? entry->driver->name_of(entry->stmt, column) : NULL;
 }
 
 const char *throng_rows_decltype(const throng_rows *rows, int column)
 {
     struct thr_entry *entry = entry_of(rows);
 
-    return entry != NULL ? entry->slot->db->driver->decltype_of(entry->stmt, column) : NULL;
+    return entry != NULL ? entry->driver->decltype_of(entry->stmt, column) : NULL;
 }
 
 enum throng_type throng_rows_type(const throng_rows *rows, int column)
 {
     struct thr_entry *entry = entry_of(rows);
 
-    return entry != NULL ? entry->slot->db->driver->type(entry->stmt, column) : THRONG_NULL;
+    return entry != NULL ? entry->driver->type(entry->stmt, column) : THRONG_NULL;
 }
 
 int64_t throng_rows_int(const throng_rows *rows, int column)
 {
     struct thr_entry *entry = entry_of(rows);
 
-    return entry != NULL ? entry->slot->db->driver->integer(entry->stmt, column) : 0;
+    return entry != NULL ? entry->driver->integer(entry->stmt, column) : 0;
 }
 
 double throng_rows_real(const throng_rows *rows, int column)
 {
     struct thr_entry *entry = entry_of(rows);
 
-    return entry != NULL ? entry->slot->db->driver->real(entry->stmt, column) : 0;
+    return entry != NULL ? entry->driver->real(entry->stmt, column) : 0;
 }
 
 const char *throng_rows_text(const throng_rows *rows, int column, size_t *size_out)
 {
     struct thr_entry *entry = entry_of(rows);
     size_t size = 0;
-    const char *text = entry != NULL ? entry->slot->db->driver->text(entry->stmt, column, &size) : NULL;
+    const char *text = entry != NULL ? entry->driver->text(entry->stmt, column, &size) : NULL;
 
     if (size_out != NULL)
         *size_out = size;
@@ -133,7 +133,7 @@ const void *throng_rows_blob(const throng_rows *rows, int column, size_t *size_o
 {
     struct thr_entry *entry = entry_of(rows);
     size_t size = 0;
-    const void *blob = entry != NULL ? entry->slot->db->driver->blob(entry->stmt, column, &size) : NULL;
+    const void *blob = entry != NULL ? entry->driver->blob(entry->stmt, column, &size) : NULL;
 
     if (size_out != NULL)
         *size_out = size;

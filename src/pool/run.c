@@ -16,7 +16,7 @@ static throng_cancel *cancel_of(const struct throng_options *options)
 /* The database may end a transaction by itself; so may the user, in SQL. */
 static void look_at_transaction(struct thr_slot *slot)
 {
-    if (slot->tx_depth > 0 && !slot->dead && !slot->db->driver->in_transaction(slot->conn))
+    if (slot->tx_depth > 0 && !slot->dead && !slot->driver->in_transaction(slot->conn))
         slot->tx_lost = true;
 }
 
@@ -33,7 +33,7 @@ static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, const str
     entry->used = serial;
     entry->owns_lease = false;
     slot->open_count++;
-    code = slot->db->driver->start(slot->conn, entry->stmt, args, count, stay, err);
+    code = slot->driver->start(slot->conn, entry->stmt, args, count, stay, err);
     if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
         (void)thr_run_close(entry, NULL);
@@ -46,7 +46,7 @@ int thr_run_close(struct thr_entry *entry, throng_error *err)
     struct thr_slot *slot = entry->slot;
     int code = THRONG_OK;
 
-    if (!slot->dead && (code = slot->db->driver->reset(slot->conn, entry->stmt, err)) != THRONG_OK)
+    if (!slot->dead && (code = slot->driver->reset(slot->conn, entry->stmt, err)) != THRONG_OK)
         (void)thr_lease_failed(slot, code);
     if (code == THR_CONN_STALE) /* it had begun: nobody may run it again */
         code = THRONG_CONN_LOST;
@@ -93,7 +93,7 @@ int thr_run_query(struct thr_slot *slot, const struct throng_options *options, c
 
 static int entry_finish(struct thr_slot *slot, struct thr_entry *entry, throng_result *result, throng_error *err)
 {
-    const struct thr_driver *driver = slot->db->driver;
+    const struct thr_driver *driver = slot->driver;
     int code, end;
 
     do
@@ -111,7 +111,7 @@ static int entry_finish(struct thr_slot *slot, struct thr_entry *entry, throng_r
 static int script_step(struct thr_slot *slot, const char *sql, size_t bytes, size_t *tail_out, throng_result *result,
                        throng_error *err)
 {
-    const struct thr_driver *driver = slot->db->driver;
+    const struct thr_driver *driver = slot->driver;
     struct thr_statement_info info;
     void *stmt;
     int code = driver->prepare(slot->conn, sql, bytes, false, &stmt, &info, err), end;

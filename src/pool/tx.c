@@ -58,8 +58,8 @@ void thr_tx_abandon(struct thr_slot *slot)
 /* Nothing of it is left in the database. */
 static void undo(struct thr_slot *slot)
 {
-    if (!slot->dead && slot->db->driver->in_transaction(slot->conn) &&
-        slot->db->driver->rollback(slot->conn, NULL) != THRONG_OK)
+    if (!slot->dead && slot->driver->in_transaction(slot->conn) &&
+        slot->driver->rollback(slot->conn, NULL) != THRONG_OK)
         slot->dead = true;
 }
 
@@ -92,7 +92,7 @@ int thr_tx_start(struct thr_slot *slot, const struct throng_tx_options *options,
     if ((code = thr_guard_begin(slot, &guard, deadline_ns, cancel, err)) != THRONG_OK)
         return code;
     slot->tx_again = slot->tx_lost = false;
-    code = slot->db->driver->begin(slot->conn, &how, err);
+    code = slot->driver->begin(slot->conn, &how, err);
     thr_guard_end(slot, &guard);
     if (code != THRONG_OK)
         return thr_lease_failed(slot, code);
@@ -118,7 +118,7 @@ int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err)
                                                           : "there is a transaction open in this one already");
     if ((code = thr_guard_begin(slot, &guard, 0, NULL, err)) != THRONG_OK)
         return code;
-    code = slot->db->driver->savepoint(slot->conn, THR_SAVEPOINT_BEGIN, slot->tx_depth, err);
+    code = slot->driver->savepoint(slot->conn, THR_SAVEPOINT_BEGIN, slot->tx_depth, err);
     thr_guard_end(slot, &guard);
     if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
@@ -131,13 +131,13 @@ int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err)
 /* An inner one, and with it what is open in it. */
 static int end_savepoint(struct thr_slot *slot, throng_tx *tx, enum thr_savepoint what, throng_error *err)
 {
-    int code = slot->db->driver->savepoint(slot->conn, what, tx->level, err);
+    int code = slot->driver->savepoint(slot->conn, what, tx->level, err);
 
     if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
         if (what == THR_SAVEPOINT_RELEASE && !slot->dead)
-            (void)slot->db->driver->savepoint(slot->conn, THR_SAVEPOINT_ROLLBACK, tx->level, NULL);
-        slot->tx_lost = slot->tx_lost || (!slot->dead && !slot->db->driver->in_transaction(slot->conn));
+            (void)slot->driver->savepoint(slot->conn, THR_SAVEPOINT_ROLLBACK, tx->level, NULL);
+        slot->tx_lost = slot->tx_lost || (!slot->dead && !slot->driver->in_transaction(slot->conn));
     }
     slot->tx_depth = tx->level;
     tx->slot = NULL;
@@ -174,7 +174,7 @@ int throng_tx_commit(throng_tx *tx, throng_error *err)
     code = thr_run_close_all(slot, err);
     if (code == THRONG_OK && (code = thr_tx_check(tx, err)) == THRONG_OK &&
         (code = thr_guard_begin(slot, &guard, 0, NULL, err)) == THRONG_OK) {
-        code = slot->db->driver->commit(slot->conn, err);
+        code = slot->driver->commit(slot->conn, err);
         thr_guard_end(slot, &guard);
     }
     if (code != THRONG_OK) {
@@ -194,7 +194,7 @@ int throng_tx_rollback(throng_tx *tx, throng_error *err)
     if (tx->level > 0)
         return end_savepoint(slot, tx, THR_SAVEPOINT_ROLLBACK, err);
     (void)thr_run_close_all(slot, NULL);
-    code = slot->db->driver->rollback(slot->conn, err);
+    code = slot->driver->rollback(slot->conn, err);
     if (code != THRONG_OK)
         slot->dead = true;
     return finish(slot, tx, code, err);

@@ -199,7 +199,7 @@ static void closing_waits_for_who_is_inside(void **state)
     (void)state;
     open_pool((struct throng_db_options){.max_open = 1});
     thread_start(hold_thread, &holds);
-    UNTIL(holds);
+    UNTIL(atomic_load(&holds));
     thread_start(expect_closed_thread, NULL);
     UNTIL(stats_now().waiting == 1);
     CHECK_EQUAL(throng_db_shutdown(db, throng_after_ms(5), &err), THRONG_TIMEOUT);
@@ -267,13 +267,13 @@ static void a_leak_is_reported_once(void **state)
     open_pool((struct throng_db_options){.max_open = 2, .leak_after_ns = 20000000, .log = to_text});
     CHECK_EQUAL(throng_db_query(db, NULL, "rows 5", THRONG_NO_ARGS, &rows, NULL), THRONG_OK);
     (void)snprintf(here, sizeof here, "test_pool_limits.c:%d", __LINE__ - 1);
-    UNTIL(log_count == 1);
+    UNTIL(atomic_load(&log_count) == 1);
     CHECK(strstr(logged, here) != NULL);
     sleep_ms(80);
     CHECK_EQUAL(log_count, 1);
     CHECK_EQUAL(throng_rows_close(&rows, NULL), THRONG_OK);
     CHECK_EQUAL(throng_db_conn(db, &options, &conn, NULL), THRONG_OK);
-    UNTIL(log_count == 2);
+    UNTIL(atomic_load(&log_count) == 2);
     CHECK(strstr(logged, "the label") != NULL);
     CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
     CHECK_EQUAL(stats_now().leaks, 2);
@@ -402,7 +402,7 @@ static void a_statement_is_closed_while_others_use_it(void **state)
         CHECK_EQUAL(throng_db_prepare(db, NULL, "write", &users.stmt, NULL), THRONG_OK);
         for (int i = 0; i < 4; i++)
             thread_start(use_until_closed, &users);
-        UNTIL(users.runs > 20);
+        UNTIL(atomic_load(&users.runs) > 20);
         throng_stmt_close(&users.stmt);
         threads_join();
     }
