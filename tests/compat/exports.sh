@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Property: the extension shows its entry point and nothing else, and brings no SQLite of its own; the library shows the
-# functions of throng.h and nothing else. A symbol too many could be taken for the program's own, or the other way round.
+# functions of its headers and nothing else. A symbol too many could be taken for the program's own, or the other way round.
 #
-# usage: exports.sh throng.so libthrong.so
+# usage: exports.sh throng.so libthrong.so header...
 #
 # SPDX-License-Identifier: MIT
 set -euo pipefail
+
+# What the headers declare: `throng_name(` at the end of a type, not in a comment, not static, not a macro.
+declared()
+{
+    sed -e 's:/\*.*\*/::' -e '/^ \*/d' -e '/^\/\*/d' "$@" |
+        grep -vE '^(#|static|typedef| {4,})' | grep -oE '\b\*?throng_[a-z_]+\(' | tr -d '*(' | sort -u | tr '\n' ' '
+}
 
 symbols()
 {
@@ -21,5 +28,5 @@ expect()
 }
 
 expect "exports of the extension" "$(symbols "$1")" "sqlite3_throng_init "
-expect "exports of the library" "$(symbols "$2")" "throng_register throng_version "
+expect "exports of the library" "$(symbols "$2")" "$(declared "${@:3}")"
 expect "the extension's libraries named sqlite" "$(readelf --dynamic "$1" | grep NEEDED | grep -c sqlite || true)" 0

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../alloc.h"
+#include "../../driver/alloc.h"
 #include "../cli.h"
 #include "../mutexes.h"
 #include "throng.h"

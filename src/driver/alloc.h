@@ -1,8 +1,8 @@
 /* SQLite's allocator and its accounting, for every engine alike. Before sqlite3_initialize().
  *
  * SPDX-License-Identifier: MIT */
-#ifndef THR_CLI_ALLOC_H
-#define THR_CLI_ALLOC_H
+#ifndef THR_DRIVER_ALLOC_H
+#define THR_DRIVER_ALLOC_H
 
 #include <stdbool.h>
 

@@ -1,0 +1,62 @@
+/* What the files of the sqlite driver share.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef THR_SQLITE_H
+#define THR_SQLITE_H
+
+#include <sqlite3.h>
+#include <stdatomic.h>
+
+#include "driver.h"
+
+/* A DSN, understood. Constant once made. */
+struct sqlite_source {
+    char *uri;     /* for sqlite3_open_v2() */
+    char *vfs;     /* NULL: SQLite's default */
+    char *pragmas; /* run on each connection */
+    int busy_timeout_ms;
+    bool is_private;
+};
+
+/*   field        writer
+ *   interrupted  any thread; cleared by the owner
+ *   all others   the thread that owns the connection */
+struct sqlite_conn {
+    sqlite3 *db;
+    uint64_t deadline_ns; /* 0: none */
+    bool has_handler;     /* a progress handler is installed */
+    bool deadline_passed; /* why the handler stopped it */
+    bool broken;          /* not to be used by anybody else */
+    bool read_only;       /* the transaction is */
+    int busy_timeout_ms;
+    uint64_t busy_since_ns;
+    sqlite3_stmt *begin[3], *commit, *rollback;
+    _Atomic bool interrupted;
+};
+
+struct sqlite_stmt {
+    sqlite3_stmt *stmt;
+    bool failed;     /* the last step did, and has said so */
+    bool owns_bytes; /* bindings hold copies */
+    bool is_write;
+    bool begins_read_only; /* it was BEGIN READONLY */
+    sqlite3_int64 changes_before;
+};
+
+int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), void *log_arg, void **source_out,
+                           bool *private_out, throng_error *err);
+void thr_sqlite_source_close(void *source);
+
+/* Before the first connection of the process: settings that SQLite takes only then. */
+int thr_sqlite_start(throng_error *err);
+/* After a connection has been opened: say once if memory is accounted for. */
+void thr_sqlite_started(void (*log)(void *, const char *), void *log_arg);
+
+/* The code for an SQLite result code, and *err from the connection's last error. */
+int thr_sqlite_error(struct sqlite_conn *conn, int rc, const char *sql, throng_error *err);
+
+/* BEGIN READONLY and BEGIN CONCURRENT, which stock SQLite does not know: returns what to prepare instead, and how many
+ * bytes of `sql` that stands for; NULL for anything else. */
+const char *thr_sqlite_begin_word(const char *sql, size_t *bytes_out, bool *read_only_out);
+
+#endif
