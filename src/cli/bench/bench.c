@@ -6,14 +6,16 @@
 
 #include "../cli.h"
 #include "server.h"
+#include "stmt.h"
 #include "zombie.h"
 
 static void print_help(FILE *to)
 {
-    fprintf(to, "usage: throng bench server | zombie [OPTIONS]\n"
+    fprintf(to, "usage: throng bench server | stmt | zombie [OPTIONS]\n"
                 "\n"
                 "benchmarks:\n"
                 "  server     concurrent writers and readers in one process, beside stock SQLite\n"
+                "  stmt       one prepared statement under many threads: the pool beside raw connections\n"
                 "  zombie     short reads beside many schema changes: what SQLite's own mutexes cost\n"
                 "\n"
                 "`throng bench server --help` tells its options.\n");
@@ -31,6 +33,8 @@ int thr_cli_bench(int argc, char **argv)
     }
     if (strcmp(argv[1], "server") == 0)
         return thr_bench_server(argc - 1, argv + 1);
+    if (strcmp(argv[1], "stmt") == 0)
+        return thr_bench_stmt(argc - 1, argv + 1);
     if (strcmp(argv[1], "zombie") == 0)
         return thr_bench_zombie(argc - 1, argv + 1);
     fprintf(stderr, "throng bench: there is no benchmark \"%s\"; see throng bench --help\n", argv[1]);

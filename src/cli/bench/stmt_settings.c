@@ -1,0 +1,62 @@
+/* The command line of `throng bench stmt`.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "stmt.h"
+
+static const struct thr_range threads_range = {1, THR_BENCH_MAX_CLIENTS};
+static const struct thr_range rows_range = {1, 100000000};
+
+#define AT(field) offsetof(struct thr_stmt_settings, field)
+
+static const struct thr_option options[] = {
+    {"threads", "LIST", thr_parse_counts, AT(threads), &threads_range, "a list of numbers from 1 to 1024",
+     "numbers of threads to run in turn (default 1,2,64)"},
+    {"rows", "N", thr_parse_u64, AT(rows), &rows_range, "a number from 1 to 100000000",
+     "of the table (default 10000: all in the page caches)"},
+    {"seconds", "S", thr_parse_real, AT(seconds), NULL, "a number of seconds, 0.05 to 3600",
+     "length of one measurement (default 1)"},
+};
+
+static const char about[] =
+    "One prepared statement, SELECT v FROM t WHERE id=?, run by many threads: bind, one row, its column, release. "
+    "Through\n"
+    "the pool it is one throng_stmt for all threads, with as many connections as threads; beside it every thread has "
+    "a\n"
+    "connection and a compiled statement of its own (raw), which is the most that can be had.\n";
+
+static const char notes[] = "columns of the table:\n"
+                            "  ops/s      operations a second, all threads together\n"
+                            "  x 1        that, divided by what the same way did with the first number of threads\n"
+                            "  CPU ns/op  processor time of the whole process for each operation\n"
+                            "  pool ns    that, less what raw took: what the pool costs\n"
+                            "  contended  acquisitions of the pool's locks that had to wait, in the median round\n"
+                            "\n"
+                            "examples:\n"
+                            "  throng bench stmt                             1, 2 and 64 threads\n"
+                            "  throng bench stmt --threads 1 --rounds 9      the cost of the pool\n"
+                            "  throng bench stmt --vfs unix                  on stock SQLite's own VFS\n";
+
+static const char *complete(void *values)
+{
+    struct thr_stmt_settings *settings = values;
+
+    if (settings->threads.count == 0)
+        settings->threads = (struct thr_counts){3, {1, 2, 64}};
+    return settings->common.contention ? "--contention is shown in any case" : NULL;
+}
+
+int thr_stmt_settings_parse(int argc, char **argv, struct thr_stmt_settings *out)
+{
+    static const struct thr_settings_command command = {
+        .name = "stmt",
+        .options = options,
+        .option_count = sizeof options / sizeof options[0],
+        .about = about,
+        .notes = notes,
+        .complete = complete,
+    };
+
+    *out = (struct thr_stmt_settings){.rows = 10000, .seconds = 1};
+    thr_settings_default(&out->common);
+    return thr_settings_parse(&command, argc, argv, &out->common);
+}
