@@ -24,11 +24,17 @@
 
 #define THR_CONN_STALE 200
 
+/* What happens seldom is kept away from what happens every time: the processor's instruction cache is shared with all of
+ * SQLite, and fetching the pool's code costs more than running it. */
+#define THR_COLD __attribute__((cold, noinline))
+#define THR_HOT __attribute__((hot))
+
 /* What `prepare` has found out. */
 struct thr_statement_info {
-    int columns; /* 0: returns no rows. May change when the schema does; for the count of now see `columns` */
-    int parameters;
-    size_t tail; /* where the next statement begins in the text, or 0 if there is none */
+    int columns;    /* 0: returns no rows. May change when the schema does; for the count of now see `columns` */
+    int parameters; /* may not */
+    size_t tail;    /* where the next statement begins in the text, or 0 if there is none */
+    bool opens;     /* it may leave a transaction open that was not: BEGIN, SAVEPOINT */
 };
 
 struct thr_begin {
@@ -103,7 +109,7 @@ struct thr_driver {
 extern const struct thr_driver thr_sqlite_driver;
 
 /* Fill *err, if there is one, and return the code. The message is formatted; `sql` may be NULL. */
-int thr_error_set(throng_error *err, int code, int driver_code, const char *sql, const char *format, ...)
+int thr_error_set(throng_error *err, int code, int driver_code, const char *sql, const char *format, ...) THR_COLD
     __attribute__((format(printf, 5, 6)));
 
 #endif

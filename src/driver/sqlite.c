@@ -17,7 +17,7 @@ enum {
 
 /* --- errors --- */
 
-static int classify(struct sqlite_conn *conn, int rc)
+THR_COLD static int classify(struct sqlite_conn *conn, int rc)
 {
     switch (rc) {
     case SQLITE_BUSY_SNAPSHOT:
@@ -66,7 +66,7 @@ static int classify(struct sqlite_conn *conn, int rc)
     }
 }
 
-int thr_sqlite_error(struct sqlite_conn *conn, int rc, const char *sql, throng_error *err)
+THR_COLD int thr_sqlite_error(struct sqlite_conn *conn, int rc, const char *sql, throng_error *err)
 {
     int code = classify(conn, rc);
 
@@ -208,24 +208,6 @@ static void *conn_native(void *arg)
 
 /* --- statements --- */
 
-/* Blanks, comments and semicolons. */
-static const char *skip_blank(const char *sql)
-{
-    for (;;) {
-        if (*sql == ' ' || (*sql >= '\t' && *sql <= '\r') || *sql == ';') {
-            sql++;
-        } else if (sql[0] == '-' && sql[1] == '-') {
-            sql += strcspn(sql, "\n");
-        } else if (sql[0] == '/' && sql[1] == '*') {
-            const char *end = strstr(sql + 2, "*/");
-
-            sql = end != NULL ? end + 2 : sql + strlen(sql);
-        } else {
-            return sql;
-        }
-    }
-}
-
 static int stmt_prepare(void *arg, const char *sql, size_t bytes, bool keep, void **stmt_out,
                         struct thr_statement_info *info, throng_error *err)
 {
@@ -250,7 +232,7 @@ static int stmt_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
     }
     if (rc != SQLITE_OK)
         return thr_sqlite_error(conn, rc, sql, err);
-    tail = skip_blank(tail);
+    tail = thr_sqlite_skip_space(tail, true);
     if (*tail != '\0')
         info->tail = (size_t)(tail - sql);
     if (compiled == NULL)
@@ -263,7 +245,8 @@ static int stmt_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
     stmt->is_write = sqlite3_stmt_readonly(compiled) == 0;
     stmt->begins_read_only = begins_read_only;
     info->columns = sqlite3_column_count(compiled);
-    info->parameters = sqlite3_bind_parameter_count(compiled);
+    info->parameters = stmt->parameters = sqlite3_bind_parameter_count(compiled);
+    info->opens = thr_sqlite_opens(sql);
     *stmt_out = stmt;
     return THRONG_OK;
 }
@@ -277,7 +260,7 @@ static void stmt_finalize(void *arg, void *statement)
     thr_os_free(stmt);
 }
 
-static int bind_one(struct sqlite_stmt *stmt, int index, const throng_value *value, bool stay)
+THR_HOT static int bind_one(struct sqlite_stmt *stmt, int index, const throng_value *value, bool stay)
 {
     const void *bytes = value->as.bytes != NULL ? value->as.bytes : "";
 
@@ -311,12 +294,12 @@ static const throng_value *find_named(const char *name, const throng_value *args
     return NULL;
 }
 
-static int bind_named(struct sqlite_conn *conn, struct sqlite_stmt *stmt, const throng_value *args, size_t count,
-                      bool stay, throng_error *err)
+THR_COLD static int bind_named(struct sqlite_conn *conn, struct sqlite_stmt *stmt, const throng_value *args,
+                               size_t count, bool stay, throng_error *err)
 {
-    int parameters = sqlite3_bind_parameter_count(stmt->stmt), rc;
+    int rc;
 
-    for (int i = 1; i <= parameters; i++) {
+    for (int i = 1; i <= stmt->parameters; i++) {
         const char *name = sqlite3_bind_parameter_name(stmt->stmt, i);
         const throng_value *value = find_named(name, args, count);
 
@@ -329,11 +312,12 @@ static int bind_named(struct sqlite_conn *conn, struct sqlite_stmt *stmt, const 
     return THRONG_OK;
 }
 
-static int stmt_start(void *arg, void *statement, const throng_value *args, size_t count, bool stay, throng_error *err)
+THR_HOT static int stmt_start(void *arg, void *statement, const throng_value *args, size_t count, bool stay,
+                              throng_error *err)
 {
     struct sqlite_conn *conn = arg;
     struct sqlite_stmt *stmt = statement;
-    int parameters = sqlite3_bind_parameter_count(stmt->stmt), rc;
+    int parameters = stmt->parameters, rc;
 
     if (count != (size_t)parameters)
         return thr_error_set(err, THRONG_MISUSE, 0, sqlite3_sql(stmt->stmt),
@@ -359,7 +343,7 @@ static int stmt_start(void *arg, void *statement, const throng_value *args, size
     return THRONG_OK;
 }
 
-static int stmt_next(void *arg, void *statement, throng_error *err)
+THR_HOT static int stmt_next(void *arg, void *statement, throng_error *err)
 {
     struct sqlite_conn *conn = arg;
     struct sqlite_stmt *stmt = statement;
@@ -376,7 +360,7 @@ static int stmt_next(void *arg, void *statement, throng_error *err)
     return thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
 }
 
-static int stmt_reset(void *arg, void *statement, throng_error *err)
+THR_HOT static int stmt_reset(void *arg, void *statement, throng_error *err)
 {
     struct sqlite_stmt *stmt = statement;
     int rc = sqlite3_reset(stmt->stmt), code = THRONG_OK;
@@ -439,7 +423,7 @@ static enum throng_type row_type(void *statement, int column)
     }
 }
 
-static int64_t row_integer(void *statement, int column)
+THR_HOT static int64_t row_integer(void *statement, int column)
 {
     return sqlite3_column_int64(compiled_of(statement), column);
 }
@@ -528,7 +512,7 @@ static int conn_savepoint(void *arg, enum thr_savepoint what, unsigned level, th
     return rc == SQLITE_OK ? THRONG_OK : thr_sqlite_error(conn, rc, sql, err);
 }
 
-static bool conn_in_transaction(void *arg)
+THR_HOT static bool conn_in_transaction(void *arg)
 {
     return sqlite3_get_autocommit(((struct sqlite_conn *)arg)->db) == 0;
 }

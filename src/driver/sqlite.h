@@ -36,6 +36,7 @@ struct sqlite_conn {
 
 struct sqlite_stmt {
     sqlite3_stmt *stmt;
+    int parameters;
     bool failed;     /* the last step did, and has said so */
     bool owns_bytes; /* bindings hold copies */
     bool is_write;
@@ -58,5 +59,9 @@ int thr_sqlite_error(struct sqlite_conn *conn, int rc, const char *sql, throng_e
 /* BEGIN READONLY and BEGIN CONCURRENT, which stock SQLite does not know: returns what to prepare instead, and how many
  * bytes of `sql` that stands for; NULL for anything else. */
 const char *thr_sqlite_begin_word(const char *sql, size_t *bytes_out, bool *read_only_out);
+/* Past blanks and comments, and semicolons if so. */
+const char *thr_sqlite_skip_space(const char *sql, bool semicolons);
+/* Whether the statement opens a transaction. */
+bool thr_sqlite_opens(const char *sql);
 
 #endif

@@ -256,10 +256,10 @@ int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), v
 
 /* --- BEGIN READONLY, BEGIN CONCURRENT --- */
 
-static const char *skip_space(const char *sql)
+const char *thr_sqlite_skip_space(const char *sql, bool semicolons)
 {
     for (;;) {
-        if (*sql == ' ' || (*sql >= '\t' && *sql <= '\r')) {
+        if (*sql == ' ' || (*sql >= '\t' && *sql <= '\r') || (*sql == ';' && semicolons)) {
             sql++;
         } else if (sql[0] == '-' && sql[1] == '-') {
             sql += strcspn(sql, "\n");
@@ -280,12 +280,12 @@ static const char *skip_word(const char *sql, const char *word)
 
     if (strncasecmp(sql, word, bytes) != 0 || isalnum((unsigned char)sql[bytes]) || sql[bytes] == '_')
         return NULL;
-    return skip_space(sql + bytes);
+    return thr_sqlite_skip_space(sql + bytes, false);
 }
 
 const char *thr_sqlite_begin_word(const char *sql, size_t *bytes_out, bool *read_only_out)
 {
-    const char *at = skip_word(skip_space(sql), "BEGIN"), *word, *end;
+    const char *at = skip_word(thr_sqlite_skip_space(sql, true), "BEGIN"), *word, *end;
 
     *bytes_out = 0;
     *read_only_out = false;
@@ -304,4 +304,10 @@ const char *thr_sqlite_begin_word(const char *sql, size_t *bytes_out, bool *read
     }
     *bytes_out = (size_t)(end - sql) + (*end == ';');
     return "BEGIN";
+}
+
+bool thr_sqlite_opens(const char *sql)
+{
+    sql = thr_sqlite_skip_space(sql, true);
+    return skip_word(sql, "BEGIN") != NULL || skip_word(sql, "SAVEPOINT") != NULL;
 }

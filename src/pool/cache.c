@@ -103,8 +103,8 @@ static int copy_text(struct thr_slot *slot, const struct thr_source *source, cha
     return code;
 }
 
-static int compile(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
-                   throng_error *err)
+THR_COLD static int compile(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
+                            throng_error *err)
 {
     const struct thr_driver *driver = slot->driver;
     struct thr_entry *entry, **bucket;
@@ -141,8 +141,8 @@ static int compile(struct thr_slot *slot, const struct thr_source *source, struc
     return THRONG_OK;
 }
 
-int thr_cache_get(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
-                  throng_error *err)
+THR_HOT int thr_cache_get(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
+                          throng_error *err)
 {
     struct thr_entry *entry;
 

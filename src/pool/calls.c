@@ -12,8 +12,8 @@ struct call {
     size_t count;
 };
 
-static int make_call(struct call *call, const struct throng_options *options, const char *sql, const throng_stmt *stmt,
-                     const throng_value *args, size_t count, throng_error *err)
+THR_HOT static int make_call(struct call *call, const struct throng_options *options, const char *sql,
+                             const throng_stmt *stmt, const throng_value *args, size_t count, throng_error *err)
 {
     int code = thr_options_check(options, err);
 
@@ -36,8 +36,8 @@ static int make_call(struct call *call, const struct throng_options *options, co
     return THRONG_OK;
 }
 
-static int lease_for(throng_db *db, const struct throng_options *options, const char *where, struct thr_slot **slot_out,
-                     throng_error *err)
+THR_HOT static int lease_for(throng_db *db, const struct throng_options *options, const char *where,
+                             struct thr_slot **slot_out, throng_error *err)
 {
     if (options == NULL)
         return thr_lease_take(db, 0, NULL, where, slot_out, err);
@@ -45,19 +45,19 @@ static int lease_for(throng_db *db, const struct throng_options *options, const 
                           slot_out, err);
 }
 
-static int exec_on(struct thr_slot *slot, const struct call *call, throng_result *result, throng_error *err)
+THR_HOT static int exec_on(struct thr_slot *slot, const struct call *call, throng_result *result, throng_error *err)
 {
     return thr_run_exec(slot, call->options, &call->source, call->args, call->count, result, err);
 }
 
-static int query_on(struct thr_slot *slot, const struct call *call, bool owns_lease, throng_rows *rows,
-                    throng_error *err)
+THR_HOT static int query_on(struct thr_slot *slot, const struct call *call, bool owns_lease, throng_rows *rows,
+                            throng_error *err)
 {
     return thr_run_query(slot, call->options, &call->source, call->args, call->count, owns_lease, rows, err);
 }
 
 /* A connection that turned out to be dead before it did anything is replaced, once. */
-static bool renewed(struct thr_slot *slot, const struct call *call, int *code, throng_error *err)
+THR_COLD static bool renewed(struct thr_slot *slot, const struct call *call, int *code, throng_error *err)
 {
     if (*code != THR_CONN_STALE)
         return false;
@@ -70,7 +70,7 @@ static int lost_if_stale(int code)
     return code == THR_CONN_STALE ? THRONG_CONN_LOST : code;
 }
 
-static int db_exec(throng_db *db, const struct call *call, throng_result *result, throng_error *err)
+THR_HOT static int db_exec(throng_db *db, const struct call *call, throng_result *result, throng_error *err)
 {
     struct thr_slot *slot;
     int code = lease_for(db, call->options, "exec", &slot, err), end;
@@ -84,7 +84,8 @@ static int db_exec(throng_db *db, const struct call *call, throng_result *result
     return code != THRONG_OK ? lost_if_stale(code) : end;
 }
 
-static int db_query(throng_db *db, const char *where, const struct call *call, throng_rows *rows, throng_error *err)
+THR_HOT static int db_query(throng_db *db, const char *where, const struct call *call, throng_rows *rows,
+                            throng_error *err)
 {
     struct thr_slot *slot;
     int code = lease_for(db, call->options, where, &slot, err);
@@ -113,8 +114,8 @@ int throng_db_exec(throng_db *db, const struct throng_options *options, const ch
     return code == THRONG_OK ? db_exec(db, &call, result, err) : code;
 }
 
-int throng_stmt_exec(const throng_stmt *stmt, const struct throng_options *options, const throng_value *args,
-                     size_t count, throng_result *result, throng_error *err)
+THR_HOT int throng_stmt_exec(const throng_stmt *stmt, const struct throng_options *options, const throng_value *args,
+                             size_t count, throng_result *result, throng_error *err)
 {
     struct call call;
     int code;
@@ -136,8 +137,8 @@ int throng_db_query_at(const char *where, throng_db *db, const struct throng_opt
     return code == THRONG_OK ? db_query(db, where, &call, rows, err) : code;
 }
 
-int throng_stmt_query_at(const char *where, const throng_stmt *stmt, const struct throng_options *options,
-                         const throng_value *args, size_t count, throng_rows *rows, throng_error *err)
+THR_HOT int throng_stmt_query_at(const char *where, const throng_stmt *stmt, const struct throng_options *options,
+                                 const throng_value *args, size_t count, throng_rows *rows, throng_error *err)
 {
     struct call call;
     int code;
@@ -339,7 +340,8 @@ int throng_conn_ping(const throng_conn *conn, const struct throng_options *optio
         return code;
     if ((code = slot->driver->ping(slot->conn, err)) != THRONG_OK)
         (void)thr_lease_failed(slot, code);
-    thr_guard_end(slot, &guard);
+    if (guard.is_set)
+        thr_guard_end(slot, &guard);
     return lost_if_stale(code);
 }
 
@@ -347,7 +349,10 @@ void *throng_conn_native(const throng_conn *conn)
 {
     struct thr_slot *slot = conn->slot;
 
-    return thr_lease_check(slot, conn->lease, NULL) == THRONG_OK ? slot->driver->native(slot->conn) : NULL;
+    if (thr_lease_check(slot, conn->lease, NULL) != THRONG_OK)
+        return NULL;
+    slot->may_be_open = true; /* whatever is done with it */
+    return slot->driver->native(slot->conn);
 }
 
 static int conn_end(throng_conn *conn, bool discard, throng_error *err)

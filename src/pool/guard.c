@@ -14,7 +14,7 @@ static void stop_connection(void *arg)
     slot->driver->interrupt(slot->conn);
 }
 
-static void tell_driver(struct thr_slot *slot, struct thr_guard *guard)
+THR_COLD static void tell_driver(struct thr_slot *slot, struct thr_guard *guard)
 {
     bool interruptible = guard != NULL && (guard->cancel[0] != NULL || guard->cancel[1] != NULL);
 
@@ -78,8 +78,6 @@ void thr_guard_end(struct thr_slot *slot, struct thr_guard *guard)
 {
     bool fired = false;
 
-    if (!guard->is_set)
-        return;
     for (int i = 0; i < 2; i++) {
         if (guard->cancel[i] != NULL)
             fired |= thr_cancel_unregister(guard->cancel[i], &guard->registration[i]);

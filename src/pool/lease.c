@@ -17,7 +17,7 @@ static uint64_t lifetime_end(const throng_db *db)
     return thr_os_now_ns() + db->max_lifetime_ns - chance % span;
 }
 
-static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, throng_error *err)
+THR_COLD static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, throng_error *err)
 {
     throng_db *db = slot->db;
     int code;
@@ -36,7 +36,7 @@ static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, throng_error *
         slot->conn = NULL;
         return code == THR_CONN_STALE ? THRONG_CONN_LOST : code;
     }
-    slot->dead = slot->suspect = slot->discard = false;
+    slot->dead = slot->suspect = slot->discard = slot->may_be_open = false;
     slot->guard_now = NULL;
     atomic_store_explicit(&slot->retire, false, memory_order_relaxed);
     atomic_store_explicit(&slot->expires_ns, lifetime_end(db), memory_order_relaxed);
@@ -65,8 +65,8 @@ static void give_back(struct thr_slot *slot)
     thr_slot_put(slot);
 }
 
-int thr_lease_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
-                   struct thr_slot **slot_out, throng_error *err)
+THR_HOT int thr_lease_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
+                           struct thr_slot **slot_out, throng_error *err)
 {
     struct thr_slot *slot;
     int code;
@@ -116,7 +116,7 @@ int thr_lease_failed(struct thr_slot *slot, int code)
 }
 
 /* What does not happen every time. */
-static int clean_up(struct thr_slot *slot, throng_error *err)
+THR_COLD static int clean_up(struct thr_slot *slot, throng_error *err)
 {
     const struct thr_driver *driver = slot->driver;
     int code = THRONG_OK;
@@ -138,7 +138,7 @@ static int clean_up(struct thr_slot *slot, throng_error *err)
     }
     if (slot->suspect && !slot->dead && driver->reset_session(slot->conn) != THRONG_OK)
         slot->dead = true;
-    slot->suspect = false;
+    slot->suspect = slot->may_be_open = false;
     if (slot->dead)
         thr_slot_close_conn(slot, THR_CLOSE_BROKEN);
     else if (slot->discard)
@@ -148,13 +148,12 @@ static int clean_up(struct thr_slot *slot, throng_error *err)
     return code;
 }
 
-int thr_lease_end(struct thr_slot *slot, throng_error *err)
+THR_HOT int thr_lease_end(struct thr_slot *slot, throng_error *err)
 {
     int code = THRONG_OK;
 
     if (slot->open_count > 0 || slot->tx_depth > 0 || slot->guard_now != NULL || slot->suspect || slot->dead ||
-        slot->discard || atomic_load_explicit(&slot->retire, memory_order_relaxed) ||
-        slot->driver->in_transaction(slot->conn))
+        slot->discard || slot->may_be_open || atomic_load_explicit(&slot->retire, memory_order_relaxed))
         code = clean_up(slot, err);
     /* relaxed: it only counts; what has been closed is read under statement_lock */
     if (slot->closed_seen != atomic_load_explicit(&slot->db->closed_count, memory_order_relaxed))

@@ -102,6 +102,7 @@ struct thr_slot {
     bool suspect;                             /* something failed: reset_session before anybody else has it */
     bool dead;                                /* the connection is gone */
     bool discard;                             /* its owner wants it gone */
+    bool may_be_open;                         /* a transaction may be open, begun in SQL */
     _Atomic bool retire;                      /* set by the checker: too old */
     throng_db *db;                            /* constant, as `driver` and `index` */
     const struct thr_driver *driver;
@@ -206,10 +207,10 @@ struct thr_source {
 #define THR_SCRIPT 201 /* thr_cache_get(): the text is several statements */
 
 /* --- error.c --- */
-int thr_error_plain(throng_error *err, int code); /* with the text of the code */
+THR_COLD int thr_error_plain(throng_error *err, int code); /* with the text of the code */
 int thr_options_check(const struct throng_options *options, throng_error *err);
-int thr_limits_check(uint64_t deadline_ns, const throng_cancel *cancel, throng_error *err);
-void thr_pool_log(throng_db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
+THR_COLD int thr_limits_check(uint64_t deadline_ns, const throng_cancel *cancel, throng_error *err);
+THR_COLD void thr_pool_log(throng_db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* --- lock.c --- */
 void thr_pool_lock(struct thr_pool_lock *lock);
@@ -239,18 +240,18 @@ int thr_lease_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, c
 int thr_lease_end(struct thr_slot *slot, throng_error *err);
 void thr_slot_close_conn(struct thr_slot *slot, enum thr_close_reason reason);
 /* A new connection in the place of one that is dead. */
-int thr_lease_renew(struct thr_slot *slot, uint64_t deadline_ns, throng_error *err);
+THR_COLD int thr_lease_renew(struct thr_slot *slot, uint64_t deadline_ns, throng_error *err);
 /* What is remembered of a failure. Returns `code`. */
-int thr_lease_failed(struct thr_slot *slot, int code);
+THR_COLD int thr_lease_failed(struct thr_slot *slot, int code);
 
 /* --- cache.c --- */
 /* The entry for `source`, compiled and not in use, in *entry_out: found or made. THRONG_OK with *entry_out NULL: the text has no
  * statement in it. */
 int thr_cache_get(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
                   throng_error *err);
-void thr_cache_sweep(struct thr_slot *slot); /* drop statements that have been closed */
-void thr_cache_drop(struct thr_slot *slot);  /* drop all */
-void thr_cache_free(struct thr_slot *slot);  /* and the room */
+THR_COLD void thr_cache_sweep(struct thr_slot *slot); /* drop statements that have been closed */
+THR_COLD void thr_cache_drop(struct thr_slot *slot);  /* drop all */
+THR_COLD void thr_cache_free(struct thr_slot *slot);  /* and the room */
 
 /* --- stmt.c --- */
 /* Under statement_lock: the text of an open statement, or NULL. */
@@ -265,7 +266,7 @@ int thr_run_query(struct thr_slot *slot, const struct throng_options *options, c
                   const throng_value *args, size_t count, bool owns_lease, throng_rows *rows, throng_error *err);
 /* Ends an execution. Does not give back the slot. `err` gets what the end itself says. */
 int thr_run_close(struct thr_entry *entry, throng_error *err);
-int thr_run_close_all(struct thr_slot *slot, throng_error *err); /* the first error, if any */
+THR_COLD int thr_run_close_all(struct thr_slot *slot, throng_error *err); /* the first error, if any */
 
 /* --- guard.c --- */
 /* What the connection does until thr_guard_end() is bounded by the deadline and the token, and by those of the transaction
@@ -274,7 +275,12 @@ int thr_guard_begin(struct thr_slot *slot, struct thr_guard *guard, uint64_t dea
                     throng_error *err);
 /* The same guard again, after another one on the same connection. Tells if its time has come. */
 int thr_guard_again(struct thr_slot *slot, struct thr_guard *guard, throng_error *err);
-void thr_guard_end(struct thr_slot *slot, struct thr_guard *guard);
+THR_COLD void thr_guard_end(struct thr_slot *slot, struct thr_guard *guard);
+/* Whether there is anything to do in thr_guard_begin(). */
+static inline bool thr_guard_wanted(const struct thr_slot *slot, const struct throng_options *options)
+{
+    return options != NULL || slot->tx_deadline_ns != 0 || slot->tx_cancel != NULL || slot->guard_now != NULL;
+}
 
 /* --- tx.c --- */
 /* THRONG_OK if the slot is still `lease`'s and its connection alive. */
@@ -282,7 +288,7 @@ int thr_lease_check(const struct thr_slot *slot, uint64_t lease, throng_error *e
 int thr_tx_start(struct thr_slot *slot, const struct throng_tx_options *options, bool owns_lease, throng_tx *tx,
                  throng_error *err);
 /* Ends all transactions of the slot without a word. */
-void thr_tx_abandon(struct thr_slot *slot);
+THR_COLD void thr_tx_abandon(struct thr_slot *slot);
 /* THRONG_OK if the transaction is open. */
 int thr_tx_check(const throng_tx *tx, throng_error *err);
 

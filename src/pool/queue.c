@@ -24,8 +24,8 @@
 
 enum { HINTS = 8, SCAN_MAX = 64 };
 
-/* The pool's id, since its address may be another pool's later. */
-static _Thread_local struct {
+/* The pool's id, since its address may be another pool's later. Initial-exec: without a call to find it. */
+static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
     uint64_t pool;
     struct thr_slot *slot;
 } hints[HINTS];
@@ -37,7 +37,7 @@ static bool limits_idle(const throng_db *db)
     return db->max_idle < db->max_open;
 }
 
-bool thr_slot_try(struct thr_slot *slot)
+THR_HOT bool thr_slot_try(struct thr_slot *slot)
 {
     uint32_t expected = THR_SLOT_IDLE;
 
@@ -51,7 +51,7 @@ bool thr_slot_try(struct thr_slot *slot)
 }
 
 /* Threads that come for the first time do not all begin at the same place. */
-static struct thr_slot *scan(throng_db *db, const struct thr_slot *own)
+THR_COLD static struct thr_slot *scan(throng_db *db, const struct thr_slot *own)
 {
     uint32_t high = atomic_load_explicit(&db->high, memory_order_relaxed);
     uint32_t start = own != NULL ? own->index : (uint32_t)(((uintptr_t)&hints >> 12) * 0x9e3779b1u), i;
@@ -125,7 +125,7 @@ static bool hand_over(throng_db *db, struct thr_slot *slot, _Atomic uint32_t **w
     return false;
 }
 
-void thr_slot_put(struct thr_slot *slot)
+THR_HOT void thr_slot_put(struct thr_slot *slot)
 {
     throng_db *db = slot->db;
 
@@ -278,8 +278,8 @@ static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *wait
     return word;
 }
 
-static int wait_for_slot(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, bool is_closer,
-                         struct thr_slot **slot_out)
+THR_COLD static int wait_for_slot(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, bool is_closer,
+                                  struct thr_slot **slot_out)
 {
     struct thr_waiter waiter = {.slot = NULL};
     bool all_closed = false;
@@ -311,8 +311,8 @@ static int wait_for_slot(throng_db *db, uint64_t deadline_ns, throng_cancel *can
     }
 }
 
-int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
-                  struct thr_slot **slot_out, throng_error *err)
+THR_HOT int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
+                          struct thr_slot **slot_out, throng_error *err)
 {
     uint64_t id = db->id;
     struct thr_slot *slot = hints[id % HINTS].pool == id ? hints[id % HINTS].slot : NULL;

@@ -11,7 +11,7 @@ static struct thr_entry *entry_of(const throng_rows *rows)
 }
 
 /* The rows end with `code`, which has been told; and with what the end says, if that was none. */
-static int end(throng_rows *rows, struct thr_entry *entry, int code, throng_error *err)
+THR_HOT static int end(throng_rows *rows, struct thr_entry *entry, int code, throng_error *err)
 {
     struct thr_slot *slot = entry->slot;
     bool owns_lease = entry->owns_lease;
@@ -32,7 +32,7 @@ static int end(throng_rows *rows, struct thr_entry *entry, int code, throng_erro
 }
 
 /* The handle's time is over: how did it end? */
-static int ended(throng_rows *rows, throng_error *err)
+THR_COLD static int ended(throng_rows *rows, throng_error *err)
 {
     if (rows->entry != NULL) { /* closed with its transaction or connection */
         rows->entry = NULL;
@@ -45,7 +45,7 @@ static int ended(throng_rows *rows, throng_error *err)
     return THRONG_OK;
 }
 
-int throng_rows_next(throng_rows *rows, throng_error *err)
+THR_HOT int throng_rows_next(throng_rows *rows, throng_error *err)
 {
     struct thr_entry *entry = entry_of(rows);
     struct thr_slot *slot;
@@ -67,7 +67,7 @@ int throng_rows_next(throng_rows *rows, throng_error *err)
     return code == THRONG_OK ? THRONG_DONE : code;
 }
 
-int throng_rows_close(throng_rows *rows, throng_error *err)
+THR_HOT int throng_rows_close(throng_rows *rows, throng_error *err)
 {
     struct thr_entry *entry = entry_of(rows);
 
@@ -104,7 +104,7 @@ enum throng_type throng_rows_type(const throng_rows *rows, int column)
     return entry != NULL ? entry->driver->type(entry->stmt, column) : THRONG_NULL;
 }
 
-int64_t throng_rows_int(const throng_rows *rows, int column)
+THR_HOT int64_t throng_rows_int(const throng_rows *rows, int column)
 {
     struct thr_entry *entry = entry_of(rows);
 

@@ -20,14 +20,16 @@ static void look_at_transaction(struct thr_slot *slot)
         slot->tx_lost = true;
 }
 
-static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, const struct throng_options *options,
-                       const throng_value *args, size_t count, bool stay, throng_error *err)
+THR_HOT static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, const struct throng_options *options,
+                               const throng_value *args, size_t count, bool stay, throng_error *err)
 {
     uint64_t serial = thr_read(&slot->serial) + 1;
     int code;
 
-    if ((code = thr_guard_begin(slot, &entry->guard, deadline_of(options), cancel_of(options), err)) != THRONG_OK)
+    if (thr_guard_wanted(slot, options) &&
+        (code = thr_guard_begin(slot, &entry->guard, deadline_of(options), cancel_of(options), err)) != THRONG_OK)
         return code;
+    slot->may_be_open = slot->may_be_open || entry->info.opens;
     atomic_store_explicit(&slot->serial, serial, memory_order_relaxed);
     atomic_store_explicit(&entry->serial, serial, memory_order_relaxed);
     entry->used = serial;
@@ -41,7 +43,7 @@ static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, const str
     return code;
 }
 
-int thr_run_close(struct thr_entry *entry, throng_error *err)
+THR_HOT int thr_run_close(struct thr_entry *entry, throng_error *err)
 {
     struct thr_slot *slot = entry->slot;
     int code = THRONG_OK;
@@ -50,7 +52,8 @@ int thr_run_close(struct thr_entry *entry, throng_error *err)
         (void)thr_lease_failed(slot, code);
     if (code == THR_CONN_STALE) /* it had begun: nobody may run it again */
         code = THRONG_CONN_LOST;
-    thr_guard_end(slot, &entry->guard);
+    if (entry->guard.is_set)
+        thr_guard_end(slot, &entry->guard);
     atomic_store_explicit(&entry->serial, 0, memory_order_relaxed);
     slot->open_count--;
     look_at_transaction(slot);
@@ -72,8 +75,8 @@ int thr_run_close_all(struct thr_slot *slot, throng_error *err)
     return first;
 }
 
-int thr_run_query(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
-                  const throng_value *args, size_t count, bool owns_lease, throng_rows *rows, throng_error *err)
+THR_HOT int thr_run_query(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
+                          const throng_value *args, size_t count, bool owns_lease, throng_rows *rows, throng_error *err)
 {
     struct thr_entry *entry;
     int code = thr_cache_get(slot, source, &entry, err);
@@ -91,7 +94,8 @@ int thr_run_query(struct thr_slot *slot, const struct throng_options *options, c
     return THRONG_OK;
 }
 
-static int entry_finish(struct thr_slot *slot, struct thr_entry *entry, throng_result *result, throng_error *err)
+THR_HOT static int entry_finish(struct thr_slot *slot, struct thr_entry *entry, throng_result *result,
+                                throng_error *err)
 {
     const struct thr_driver *driver = slot->driver;
     int code, end;
@@ -132,8 +136,8 @@ static int script_step(struct thr_slot *slot, const char *sql, size_t bytes, siz
     return code == THRONG_DONE ? end : code;
 }
 
-static int run_script(struct thr_slot *slot, const struct throng_options *options, const char *sql, size_t bytes,
-                      throng_result *result, throng_error *err)
+THR_COLD static int run_script(struct thr_slot *slot, const struct throng_options *options, const char *sql,
+                               size_t bytes, throng_result *result, throng_error *err)
 {
     struct thr_guard guard;
     size_t tail = 0;
@@ -141,6 +145,7 @@ static int run_script(struct thr_slot *slot, const struct throng_options *option
 
     if (code != THRONG_OK)
         return code;
+    slot->may_be_open = true;
     do {
         sql += tail;
         bytes -= tail;
@@ -151,12 +156,13 @@ static int run_script(struct thr_slot *slot, const struct throng_options *option
         code = thr_error_plain(err, THRONG_TX_DONE); /* the rest would run outside of it */
     if (code != THRONG_OK)
         (void)thr_lease_failed(slot, code);
-    thr_guard_end(slot, &guard);
+    if (guard.is_set)
+        thr_guard_end(slot, &guard);
     return code == THR_CONN_STALE ? THRONG_CONN_LOST : code; /* a part of it may have run */
 }
 
-int thr_run_exec(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
-                 const throng_value *args, size_t count, throng_result *result, throng_error *err)
+THR_HOT int thr_run_exec(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
+                         const throng_value *args, size_t count, throng_result *result, throng_error *err)
 {
     struct thr_entry *entry;
     int code = thr_cache_get(slot, source, &entry, err);

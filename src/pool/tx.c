@@ -93,12 +93,14 @@ int thr_tx_start(struct thr_slot *slot, const struct throng_tx_options *options,
         return code;
     slot->tx_again = slot->tx_lost = false;
     code = slot->driver->begin(slot->conn, &how, err);
-    thr_guard_end(slot, &guard);
+    if (guard.is_set)
+        thr_guard_end(slot, &guard);
     if (code != THRONG_OK)
         return thr_lease_failed(slot, code);
     slot->tx_deadline_ns = deadline_ns;
     slot->tx_cancel = cancel;
     slot->tx_owns_lease = owns_lease;
+    slot->may_be_open = true;
     push(slot, tx);
     return THRONG_OK;
 }
@@ -119,7 +121,8 @@ int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err)
     if ((code = thr_guard_begin(slot, &guard, 0, NULL, err)) != THRONG_OK)
         return code;
     code = slot->driver->savepoint(slot->conn, THR_SAVEPOINT_BEGIN, slot->tx_depth, err);
-    thr_guard_end(slot, &guard);
+    if (guard.is_set)
+        thr_guard_end(slot, &guard);
     if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
         return code == THR_CONN_STALE ? THRONG_CONN_LOST : code;
@@ -175,7 +178,8 @@ int throng_tx_commit(throng_tx *tx, throng_error *err)
     if (code == THRONG_OK && (code = thr_tx_check(tx, err)) == THRONG_OK &&
         (code = thr_guard_begin(slot, &guard, 0, NULL, err)) == THRONG_OK) {
         code = slot->driver->commit(slot->conn, err);
-        thr_guard_end(slot, &guard);
+        if (guard.is_set)
+            thr_guard_end(slot, &guard);
     }
     if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
