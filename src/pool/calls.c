@@ -2,7 +2,7 @@
  * caller's own. They find the slot; run.c does the rest.
  *
  * SPDX-License-Identifier: MIT */
-#include "pool.h"
+#include "fast.h"
 
 /* Everything that one call was given. */
 struct call {

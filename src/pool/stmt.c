@@ -9,18 +9,13 @@
 #include <xxhash.h>
 
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
 struct thr_source thr_source_text(const char *sql)
 {
     size_t bytes = strlen(sql);
 
     return (struct thr_source){.key = XXH3_64bits(sql, bytes) & ~THR_KEY_STMT, .sql = sql, .bytes = bytes};
-}
-
-struct thr_source thr_source_stmt(const throng_stmt *stmt)
-{
-    return (struct thr_source){.key = stmt->id | THR_KEY_STMT, .id = stmt->id};
 }
 
 const struct thr_statement *thr_statement_find(throng_db *db, uint64_t id)
