@@ -69,8 +69,8 @@ static int copy_text(struct thr_slot *slot, const struct thr_source *source, cha
     const char *sql = source->sql;
     size_t bytes = source->bytes;
     int code = THRONG_OK;
+    char *copy;
 
-    *sql_out = NULL;
     if (source->id != 0) {
         const struct thr_statement *statement;
 
@@ -81,12 +81,14 @@ static int copy_text(struct thr_slot *slot, const struct thr_source *source, cha
         sql = statement != NULL ? statement->sql : "";
         bytes = statement != NULL ? statement->bytes : 0;
     }
-    if (code == THRONG_OK && (*sql_out = thr_os_alloc(bytes + 1)) == NULL)
+    copy = code == THRONG_OK ? thr_os_alloc(bytes + 1) : NULL;
+    if (copy != NULL)
+        memcpy(copy, sql, bytes);
+    else if (code == THRONG_OK)
         code = thr_error_plain(err, THRONG_NOMEM);
-    if (code == THRONG_OK)
-        memcpy(*sql_out, sql, bytes);
     if (source->id != 0)
         thr_pool_unlock(&db->statement_lock);
+    *sql_out = copy;
     *bytes_out = bytes;
     return code;
 }

@@ -111,8 +111,8 @@ static inline int thr_cache_get(struct thr_slot *slot, const struct thr_source *
         thr_cache_sweep(slot);
     for (entry = *thr_bucket_of(slot, source->key); entry != NULL; entry = entry->chain) {
         if (entry->key == source->key && thr_read(&entry->serial) == 0 &&
-            (source->id != 0 ||
-             (entry->sql_bytes == source->bytes && memcmp(entry->sql, source->sql, source->bytes) == 0))) {
+            (source->id != 0 || (source->sql != NULL && entry->sql_bytes == source->bytes &&
+                                 memcmp(entry->sql, source->sql, source->bytes) == 0))) {
             *entry_out = entry;
             return THRONG_OK;
         }

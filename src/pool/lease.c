@@ -27,7 +27,7 @@ THR_COLD static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, thron
 
         while (count < 2 * db->cached_statements)
             count *= 2;
-        if ((slot->buckets = thr_os_alloc(count * sizeof *slot->buckets)) == NULL)
+        if ((slot->buckets = thr_os_alloc(count * sizeof(void *))) == NULL)
             return thr_error_plain(err, THRONG_NOMEM);
         slot->bucket_mask = count - 1;
     }

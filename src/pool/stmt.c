@@ -74,22 +74,22 @@ static void statement_end(throng_db *db, struct thr_statement *statement)
 static int statement_open(throng_db *db, const char *sql, throng_stmt *stmt, throng_error *err)
 {
     size_t bytes = strlen(sql);
-    struct thr_statement *statement;
+    struct thr_statement *statement = NULL;
     char *copy = thr_os_alloc(bytes + 1);
     int code;
 
     if (copy == NULL)
         return thr_error_plain(err, THRONG_NOMEM);
-    memcpy(copy, sql, bytes);
+    memcpy(copy, sql, bytes + 1);
     thr_pool_lock(&db->statement_lock);
     code = statement_new(db, &statement, err);
-    if (code == THRONG_OK) {
+    if (statement != NULL) {
         statement->sql = copy;
         statement->bytes = bytes;
         *stmt = (throng_stmt){.db = db, .id = statement->id};
     }
     thr_pool_unlock(&db->statement_lock);
-    if (code != THRONG_OK)
+    if (statement == NULL)
         thr_os_free(copy);
     return code;
 }
