@@ -337,7 +337,9 @@ THR_HOT static int stmt_start(void *arg, void *statement, const throng_value *ar
         if (args[i].name != NULL)
             return thr_error_set(err, THRONG_MISUSE, 0, sqlite3_sql(stmt->stmt),
                                  "some arguments are named, some are not");
-        if ((rc = bind_one(stmt, i + 1, &args[i], stay)) != SQLITE_OK)
+        rc = args[i].type == THRONG_INT64 ? sqlite3_bind_int64(stmt->stmt, i + 1, args[i].as.integer)
+                                          : bind_one(stmt, i + 1, &args[i], stay);
+        if (rc != SQLITE_OK)
             return thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
     }
     return THRONG_OK;

@@ -46,7 +46,7 @@ struct sqlite_stmt {
 
 int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), void *log_arg, void **source_out,
                            bool *private_out, throng_error *err);
-void thr_sqlite_source_close(void *source);
+void thr_sqlite_source_close(void *arg);
 
 /* Before the first connection of the process: settings that SQLite takes only then. */
 int thr_sqlite_start(throng_error *err);

@@ -84,7 +84,7 @@ static void append(struct text *text, const char *bytes, size_t count)
             text->size = size;
         }
     }
-    if (text->failed)
+    if (text->failed || text->at == NULL)
         return;
     memcpy(text->at + text->used, bytes, count);
     text->used += count;
@@ -236,7 +236,7 @@ int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), v
     if (code == THRONG_OK && parsed.vfs.used > 0 && strcmp(parsed.vfs.at, "throng") == 0 &&
         (rc = throng_register(0)) != SQLITE_OK)
         code = thr_error_set(err, THRONG_ERROR, rc, NULL, "the VFS cannot be registered: %s", sqlite3_errstr(rc));
-    if (code != THRONG_OK) {
+    if (code != THRONG_OK || source == NULL) {
         thr_os_free(parsed.uri.at);
         thr_os_free(parsed.vfs.at);
         thr_os_free(parsed.pragmas.at);

@@ -5,12 +5,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "../os/os.h"
-#include "pool.h"
-
-static struct thr_entry **bucket_of(struct thr_slot *slot, uint64_t key)
-{
-    return &slot->buckets[(key * UINT64_C(0x9e3779b97f4a7c15) >> 32) & slot->bucket_mask];
-}
+#include "fast.h"
 
 static bool is_open(const struct thr_entry *entry)
 {
@@ -19,7 +14,7 @@ static bool is_open(const struct thr_entry *entry)
 
 static void entry_drop(struct thr_slot *slot, struct thr_entry *entry)
 {
-    struct thr_entry **link = bucket_of(slot, entry->key);
+    struct thr_entry **link = thr_bucket_of(slot, entry->key);
 
     while (*link != entry)
         link = &(*link)->chain;
@@ -66,13 +61,6 @@ static struct thr_entry *entry_room(struct thr_slot *slot, throng_error *err)
     return entry;
 }
 
-static bool matches(const struct thr_entry *entry, const struct thr_source *source)
-{
-    return entry->key == source->key && !is_open(entry) &&
-           (source->id != 0 ||
-            (entry->sql_bytes == source->bytes && memcmp(entry->sql, source->sql, source->bytes) == 0));
-}
-
 /* A copy of the statement's text, since the compiler is not called under a lock. */
 static int copy_text(struct thr_slot *slot, const struct thr_source *source, char **sql_out, size_t *bytes_out,
                      throng_error *err)
@@ -81,8 +69,8 @@ static int copy_text(struct thr_slot *slot, const struct thr_source *source, cha
     const char *sql = source->sql;
     size_t bytes = source->bytes;
     int code = THRONG_OK;
+    char *copy;
 
-    *sql_out = NULL;
     if (source->id != 0) {
         const struct thr_statement *statement;
 
@@ -93,18 +81,20 @@ static int copy_text(struct thr_slot *slot, const struct thr_source *source, cha
         sql = statement != NULL ? statement->sql : "";
         bytes = statement != NULL ? statement->bytes : 0;
     }
-    if (code == THRONG_OK && (*sql_out = thr_os_alloc(bytes + 1)) == NULL)
+    copy = code == THRONG_OK ? thr_os_alloc(bytes + 1) : NULL;
+    if (copy != NULL)
+        memcpy(copy, sql, bytes);
+    else if (code == THRONG_OK)
         code = thr_error_plain(err, THRONG_NOMEM);
-    if (code == THRONG_OK)
-        memcpy(*sql_out, sql, bytes);
     if (source->id != 0)
         thr_pool_unlock(&db->statement_lock);
+    *sql_out = copy;
     *bytes_out = bytes;
     return code;
 }
 
-THR_COLD static int compile(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
-                            throng_error *err)
+int thr_cache_compile(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
+                      throng_error *err)
 {
     const struct thr_driver *driver = slot->driver;
     struct thr_entry *entry, **bucket;
@@ -112,6 +102,7 @@ THR_COLD static int compile(struct thr_slot *slot, const struct thr_source *sour
     size_t bytes;
     int code = copy_text(slot, source, &sql, &bytes, err);
 
+    *entry_out = NULL;
     thr_count(&slot->misses, 1);
     if (code != THRONG_OK)
         return code;
@@ -133,30 +124,12 @@ THR_COLD static int compile(struct thr_slot *slot, const struct thr_source *sour
     entry->used = thr_read(&slot->serial);
     entry->sql = sql;
     entry->sql_bytes = bytes;
-    bucket = bucket_of(slot, entry->key);
+    bucket = thr_bucket_of(slot, entry->key);
     entry->chain = *bucket;
     *bucket = entry;
     slot->compiled_count++;
     *entry_out = entry;
     return THRONG_OK;
-}
-
-THR_HOT int thr_cache_get(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
-                          throng_error *err)
-{
-    struct thr_entry *entry;
-
-    *entry_out = NULL;
-    /* relaxed: it only counts; what has been closed is read under statement_lock */
-    if (source->id != 0 && slot->closed_seen != atomic_load_explicit(&slot->db->closed_count, memory_order_relaxed))
-        thr_cache_sweep(slot);
-    for (entry = *bucket_of(slot, source->key); entry != NULL; entry = entry->chain) {
-        if (matches(entry, source)) {
-            *entry_out = entry;
-            return THRONG_OK;
-        }
-    }
-    return compile(slot, source, entry_out, err);
 }
 
 static bool in_ring(const uint64_t *ring, uint64_t from, uint64_t to, uint64_t key)

@@ -2,7 +2,7 @@
  * caller's own. They find the slot; run.c does the rest.
  *
  * SPDX-License-Identifier: MIT */
-#include "pool.h"
+#include "fast.h"
 
 /* Everything that one call was given. */
 struct call {
@@ -15,9 +15,10 @@ struct call {
 THR_HOT static int make_call(struct call *call, const struct throng_options *options, const char *sql,
                              const throng_stmt *stmt, const throng_value *args, size_t count, throng_error *err)
 {
-    int code = thr_options_check(options, err);
+    int code;
 
-    if (code != THRONG_OK)
+    *call = (struct call){.options = options, .args = args, .count = count};
+    if ((code = thr_options_check(options, err)) != THRONG_OK)
         return code;
     if (args == NULL && count > 0)
         return thr_error_set(err, THRONG_MISUSE, 0, sql, "there are no arguments");
@@ -30,9 +31,6 @@ THR_HOT static int make_call(struct call *call, const struct throng_options *opt
             return thr_error_plain(err, THRONG_MISUSE);
         call->source = thr_source_text(sql);
     }
-    call->options = options;
-    call->args = args;
-    call->count = count;
     return THRONG_OK;
 }
 
@@ -132,9 +130,12 @@ int throng_db_query_at(const char *where, throng_db *db, const struct throng_opt
     struct call call;
     int code;
 
-    *rows = (throng_rows){0};
     code = make_call(&call, options, sql, NULL, args, count, err);
-    return code == THRONG_OK ? db_query(db, where, &call, rows, err) : code;
+    if (code == THRONG_OK)
+        code = db_query(db, where, &call, rows, err);
+    if (code != THRONG_OK)
+        *rows = (throng_rows){0};
+    return code;
 }
 
 THR_HOT int throng_stmt_query_at(const char *where, const throng_stmt *stmt, const struct throng_options *options,
@@ -143,9 +144,12 @@ THR_HOT int throng_stmt_query_at(const char *where, const throng_stmt *stmt, con
     struct call call;
     int code;
 
-    *rows = (throng_rows){0};
     code = make_call(&call, options, NULL, stmt, args, count, err);
-    return code == THRONG_OK ? db_query(stmt->db, where, &call, rows, err) : code;
+    if (code == THRONG_OK)
+        code = db_query(stmt->db, where, &call, rows, err);
+    if (code != THRONG_OK)
+        *rows = (throng_rows){0};
+    return code;
 }
 
 int throng_db_ping(throng_db *db, const struct throng_options *options, throng_error *err)

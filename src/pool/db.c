@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
 enum {
     DEFAULT_OPEN = 64,

@@ -4,7 +4,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
 /* Less up to a tenth by chance, so that connections opened together are not closed together. */
 static uint64_t lifetime_end(const throng_db *db)
@@ -27,7 +27,7 @@ THR_COLD static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, thron
 
         while (count < 2 * db->cached_statements)
             count *= 2;
-        if ((slot->buckets = thr_os_alloc(count * sizeof *slot->buckets)) == NULL)
+        if ((slot->buckets = thr_os_alloc(count * sizeof(void *))) == NULL)
             return thr_error_plain(err, THRONG_NOMEM);
         slot->bucket_mask = count - 1;
     }
@@ -59,28 +59,19 @@ void thr_slot_close_conn(struct thr_slot *slot, enum thr_close_reason reason)
     (void)atomic_fetch_add_explicit(&slot->db->closed[reason], 1, memory_order_relaxed);
 }
 
-static void give_back(struct thr_slot *slot)
-{
-    atomic_store_explicit(&slot->lease, thr_read(&slot->lease) + 1, memory_order_relaxed);
-    thr_slot_put(slot);
-}
-
-THR_HOT int thr_lease_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
-                           struct thr_slot **slot_out, throng_error *err)
+int thr_lease_take_slow(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
+                        struct thr_slot **slot_out, throng_error *err)
 {
     struct thr_slot *slot;
     int code;
 
     *slot_out = NULL;
-    if (deadline_ns != 0 || cancel != NULL) {
-        code = thr_limits_check(deadline_ns, cancel, err);
-        if (code != THRONG_OK)
-            return code;
-    }
-    if ((code = thr_slot_take(db, deadline_ns, cancel, where, &slot, err)) != THRONG_OK)
+    if ((code = thr_limits_check(deadline_ns, cancel, err)) != THRONG_OK ||
+        (code = thr_slot_take(db, deadline_ns, cancel, &slot, err)) != THRONG_OK)
         return code;
+    thr_lease_begin(slot, where);
     if (slot->conn == NULL && (code = open_conn(slot, deadline_ns, err)) != THRONG_OK) {
-        give_back(slot);
+        thr_lease_give(slot);
         return code;
     }
     *slot_out = slot;
@@ -115,8 +106,7 @@ int thr_lease_failed(struct thr_slot *slot, int code)
     return code;
 }
 
-/* What does not happen every time. */
-THR_COLD static int clean_up(struct thr_slot *slot, throng_error *err)
+static int clean_up(struct thr_slot *slot, throng_error *err)
 {
     const struct thr_driver *driver = slot->driver;
     int code = THRONG_OK;
@@ -148,16 +138,12 @@ THR_COLD static int clean_up(struct thr_slot *slot, throng_error *err)
     return code;
 }
 
-THR_HOT int thr_lease_end(struct thr_slot *slot, throng_error *err)
+int thr_lease_end_slow(struct thr_slot *slot, throng_error *err)
 {
-    int code = THRONG_OK;
+    int code = clean_up(slot, err);
 
-    if (slot->open_count > 0 || slot->tx_depth > 0 || slot->guard_now != NULL || slot->suspect || slot->dead ||
-        slot->discard || slot->may_be_open || atomic_load_explicit(&slot->retire, memory_order_relaxed))
-        code = clean_up(slot, err);
-    /* relaxed: it only counts; what has been closed is read under statement_lock */
     if (slot->closed_seen != atomic_load_explicit(&slot->db->closed_count, memory_order_relaxed))
         thr_cache_sweep(slot);
-    give_back(slot);
+    thr_lease_give(slot);
     return code;
 }

@@ -5,7 +5,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
 static const uint64_t SHORTEST_PERIOD_NS = 1000000, LONGEST_PERIOD_NS = UINT64_C(10000000000);
 

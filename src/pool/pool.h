@@ -10,8 +10,9 @@
  *   P3  The last access to the pool by who gives back a slot is the one that gives it back (or the unlock of `queue_lock`
  *       that follows): then the pool may go away.
  *
- * Locks, none held across a call of the driver or of the user, but for the cancel token's (cancel.c):
- * close_lock -> maintain_lock -> queue_lock, statement_lock; a token's lock is taken with none of these held.
+ * Locks, none held across a call of the driver or of the user but where said:
+ * close_lock -> queue_lock, statement_lock; maintain_lock -> queue_lock, statement_lock. A token's lock is taken with none
+ * of these held. maintain_lock is held while connections are closed and leaks reported: only maintenance waits for it.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef THR_POOL_H
@@ -221,23 +222,18 @@ void thr_pool_unlock(struct thr_pool_lock *lock);
 int thr_db_open_driver(const struct thr_driver *driver, const char *dsn, const struct throng_db_options *options,
                        throng_db **db_out, throng_error *err);
 
-/* --- queue.c: owning slots --- */
-/* Own a slot, with or without a connection. `where` is kept. */
-int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
-                  struct thr_slot **slot_out, throng_error *err);
-/* Own that slot if it is idle. */
-bool thr_slot_try(struct thr_slot *slot);
-/* Give it back: to who waits, or to anybody. Its connection, if it has one, must be as good as new. */
-void thr_slot_put(struct thr_slot *slot);
+/* --- queue.c: owning slots; see fast.h for the usual way --- */
+/* Own a slot, with or without a connection. */
+int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, struct thr_slot **slot_out,
+                  throng_error *err);
+THR_COLD void thr_slot_put_slow(struct thr_slot *slot);
 /* Refuse all who wait and all who come; then own each slot in turn and close it, until the deadline. */
 int thr_queue_close(throng_db *db, uint64_t deadline_ns);
 
 /* --- lease.c: connections in slots --- */
-/* Own a slot with a connection that is alive. */
-int thr_lease_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
-                   struct thr_slot **slot_out, throng_error *err);
-/* Give it back: everything on it is closed, rolled back, reset. THRONG_MISUSE if a transaction had been left open. */
-int thr_lease_end(struct thr_slot *slot, throng_error *err);
+THR_COLD int thr_lease_take_slow(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
+                                 struct thr_slot **slot_out, throng_error *err);
+THR_COLD int thr_lease_end_slow(struct thr_slot *slot, throng_error *err);
 void thr_slot_close_conn(struct thr_slot *slot, enum thr_close_reason reason);
 /* A new connection in the place of one that is dead. */
 THR_COLD int thr_lease_renew(struct thr_slot *slot, uint64_t deadline_ns, throng_error *err);
@@ -245,10 +241,8 @@ THR_COLD int thr_lease_renew(struct thr_slot *slot, uint64_t deadline_ns, throng
 THR_COLD int thr_lease_failed(struct thr_slot *slot, int code);
 
 /* --- cache.c --- */
-/* The entry for `source`, compiled and not in use, in *entry_out: found or made. THRONG_OK with *entry_out NULL: the text has no
- * statement in it. */
-int thr_cache_get(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
-                  throng_error *err);
+THR_COLD int thr_cache_compile(struct thr_slot *slot, const struct thr_source *source, struct thr_entry **entry_out,
+                               throng_error *err);
 THR_COLD void thr_cache_sweep(struct thr_slot *slot); /* drop statements that have been closed */
 THR_COLD void thr_cache_drop(struct thr_slot *slot);  /* drop all */
 THR_COLD void thr_cache_free(struct thr_slot *slot);  /* and the room */
@@ -257,15 +251,16 @@ THR_COLD void thr_cache_free(struct thr_slot *slot);  /* and the room */
 /* Under statement_lock: the text of an open statement, or NULL. */
 const struct thr_statement *thr_statement_find(throng_db *db, uint64_t id);
 struct thr_source thr_source_text(const char *sql);
-struct thr_source thr_source_stmt(const throng_stmt *stmt);
+static inline struct thr_source thr_source_stmt(const throng_stmt *stmt)
+{
+    return (struct thr_source){.key = stmt->id | THR_KEY_STMT, .id = stmt->id};
+}
 
 /* --- run.c: on a slot that the caller owns. THR_CONN_STALE may come back; thr_lease_failed() has been told --- */
 int thr_run_exec(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
                  const throng_value *args, size_t count, throng_result *result, throng_error *err);
 int thr_run_query(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
                   const throng_value *args, size_t count, bool owns_lease, throng_rows *rows, throng_error *err);
-/* Ends an execution. Does not give back the slot. `err` gets what the end itself says. */
-int thr_run_close(struct thr_entry *entry, throng_error *err);
 THR_COLD int thr_run_close_all(struct thr_slot *slot, throng_error *err); /* the first error, if any */
 
 /* --- guard.c --- */

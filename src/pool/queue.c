@@ -1,6 +1,6 @@
 /* Who owns which slot.
  *
- * The fast path: each thread remembers the slot that it had last, and takes it again with one compare-and-swap on that
+ * The fast path (fast.h): each thread remembers the slot that it had last, and takes it again with one compare-and-swap on that
  * slot's state; it gives it back with another. With a slot for each thread no cache line is written by two threads, and
  * nothing that they share is even read, but what hardly ever changes.
  *
@@ -20,41 +20,17 @@
 
 #include "../os/assert.h"
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
-enum { HINTS = 8, SCAN_MAX = 64 };
+enum { SCAN_MAX = 64 };
 
-/* The pool's id, since its address may be another pool's later. Initial-exec: without a call to find it. */
-static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
-    uint64_t pool;
-    struct thr_slot *slot;
-} hints[HINTS];
-
-/* --- the fast path --- */
-
-static bool limits_idle(const throng_db *db)
-{
-    return db->max_idle < db->max_open;
-}
-
-THR_HOT bool thr_slot_try(struct thr_slot *slot)
-{
-    uint32_t expected = THR_SLOT_IDLE;
-
-    if (atomic_load_explicit(&slot->state, memory_order_relaxed) != THR_SLOT_IDLE ||
-        !atomic_compare_exchange_strong_explicit(&slot->state, &expected, THR_SLOT_BUSY, memory_order_acquire,
-                                                 memory_order_relaxed)) /* pairs with thr_slot_put() */
-        return false;
-    if (limits_idle(slot->db))
-        (void)atomic_fetch_sub_explicit(&slot->db->idle_count, 1, memory_order_relaxed);
-    return true;
-}
+_Thread_local __attribute__((tls_model("initial-exec"))) struct thr_hint thr_hints[THR_HINTS];
 
 /* Threads that come for the first time do not all begin at the same place. */
 THR_COLD static struct thr_slot *scan(throng_db *db, const struct thr_slot *own)
 {
     uint32_t high = atomic_load_explicit(&db->high, memory_order_relaxed);
-    uint32_t start = own != NULL ? own->index : (uint32_t)(((uintptr_t)&hints >> 12) * 0x9e3779b1u), i;
+    uint32_t start = own != NULL ? own->index : (uint32_t)(((uintptr_t)&thr_hints >> 12) * 0x9e3779b1u), i;
 
     if (high == 0)
         return NULL;
@@ -125,12 +101,12 @@ static bool hand_over(throng_db *db, struct thr_slot *slot, _Atomic uint32_t **w
     return false;
 }
 
-THR_HOT void thr_slot_put(struct thr_slot *slot)
+void thr_slot_put_slow(struct thr_slot *slot)
 {
     throng_db *db = slot->db;
 
     for (;;) {
-        bool counted = slot->conn != NULL && limits_idle(db);
+        bool counted = slot->conn != NULL && thr_idle_limited(db);
         uint32_t expected = THR_SLOT_BUSY, target;
         _Atomic uint32_t *word = NULL;
 
@@ -311,11 +287,12 @@ THR_COLD static int wait_for_slot(throng_db *db, uint64_t deadline_ns, throng_ca
     }
 }
 
-THR_HOT int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, const char *where,
-                          struct thr_slot **slot_out, throng_error *err)
+int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, struct thr_slot **slot_out,
+                  throng_error *err)
 {
+    struct thr_hint *hint = &thr_hints[db->id % THR_HINTS];
+    struct thr_slot *slot = hint->pool == db->id ? hint->slot : NULL;
     uint64_t id = db->id;
-    struct thr_slot *slot = hints[id % HINTS].pool == id ? hints[id % HINTS].slot : NULL;
     int code;
 
     *slot_out = NULL;
@@ -326,11 +303,8 @@ THR_HOT int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *ca
         if (slot == NULL && (code = wait_for_slot(db, deadline_ns, cancel, false, &slot)) != THRONG_OK)
             return thr_error_set(err, code, 0, NULL, "%s%s", throng_code_text(code),
                                  code == THRONG_CLOSED ? "" : " while waiting for a connection: all are in use");
-        hints[id % HINTS].pool = id;
-        hints[id % HINTS].slot = slot;
+        *hint = (struct thr_hint){.pool = id, .slot = slot};
     }
-    atomic_store_explicit(&slot->lease, thr_read(&slot->lease) + 1, memory_order_relaxed);
-    atomic_store_explicit(&slot->where, where, memory_order_relaxed);
     *slot_out = slot;
     return THRONG_OK;
 }

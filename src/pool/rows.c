@@ -1,7 +1,7 @@
 /* Rows: the open execution of one entry. Whoever has an old handle is told so: the entry's serial has moved on.
  *
  * SPDX-License-Identifier: MIT */
-#include "pool.h"
+#include "fast.h"
 
 static struct thr_entry *entry_of(const throng_rows *rows)
 {

@@ -1,7 +1,7 @@
 /* Executions: from a statement and its arguments to rows, on a slot that is owned.
  *
  * SPDX-License-Identifier: MIT */
-#include "pool.h"
+#include "fast.h"
 
 static uint64_t deadline_of(const struct throng_options *options)
 {
@@ -11,13 +11,6 @@ static uint64_t deadline_of(const struct throng_options *options)
 static throng_cancel *cancel_of(const struct throng_options *options)
 {
     return options != NULL ? options->cancel : NULL;
-}
-
-/* The database may end a transaction by itself; so may the user, in SQL. */
-static void look_at_transaction(struct thr_slot *slot)
-{
-    if (slot->tx_depth > 0 && !slot->dead && !slot->driver->in_transaction(slot->conn))
-        slot->tx_lost = true;
 }
 
 THR_HOT static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, const struct throng_options *options,
@@ -40,23 +33,6 @@ THR_HOT static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, c
         (void)thr_lease_failed(slot, code);
         (void)thr_run_close(entry, NULL);
     }
-    return code;
-}
-
-THR_HOT int thr_run_close(struct thr_entry *entry, throng_error *err)
-{
-    struct thr_slot *slot = entry->slot;
-    int code = THRONG_OK;
-
-    if (!slot->dead && (code = slot->driver->reset(slot->conn, entry->stmt, err)) != THRONG_OK)
-        (void)thr_lease_failed(slot, code);
-    if (code == THR_CONN_STALE) /* it had begun: nobody may run it again */
-        code = THRONG_CONN_LOST;
-    if (entry->guard.is_set)
-        thr_guard_end(slot, &entry->guard);
-    atomic_store_explicit(&entry->serial, 0, memory_order_relaxed);
-    slot->open_count--;
-    look_at_transaction(slot);
     return code;
 }
 
@@ -150,7 +126,7 @@ THR_COLD static int run_script(struct thr_slot *slot, const struct throng_option
         sql += tail;
         bytes -= tail;
         code = script_step(slot, sql, bytes, &tail, result, err);
-        look_at_transaction(slot);
+        thr_look_at_transaction(slot);
     } while (code == THRONG_OK && tail > 0 && !(slot->tx_depth > 0 && slot->tx_lost));
     if (code == THRONG_OK && tail > 0)
         code = thr_error_plain(err, THRONG_TX_DONE); /* the rest would run outside of it */

@@ -9,18 +9,13 @@
 #include <xxhash.h>
 
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
 struct thr_source thr_source_text(const char *sql)
 {
     size_t bytes = strlen(sql);
 
     return (struct thr_source){.key = XXH3_64bits(sql, bytes) & ~THR_KEY_STMT, .sql = sql, .bytes = bytes};
-}
-
-struct thr_source thr_source_stmt(const throng_stmt *stmt)
-{
-    return (struct thr_source){.key = stmt->id | THR_KEY_STMT, .id = stmt->id};
 }
 
 const struct thr_statement *thr_statement_find(throng_db *db, uint64_t id)
@@ -79,22 +74,22 @@ static void statement_end(throng_db *db, struct thr_statement *statement)
 static int statement_open(throng_db *db, const char *sql, throng_stmt *stmt, throng_error *err)
 {
     size_t bytes = strlen(sql);
-    struct thr_statement *statement;
+    struct thr_statement *statement = NULL;
     char *copy = thr_os_alloc(bytes + 1);
     int code;
 
     if (copy == NULL)
         return thr_error_plain(err, THRONG_NOMEM);
-    memcpy(copy, sql, bytes);
+    memcpy(copy, sql, bytes + 1);
     thr_pool_lock(&db->statement_lock);
     code = statement_new(db, &statement, err);
-    if (code == THRONG_OK) {
+    if (statement != NULL) {
         statement->sql = copy;
         statement->bytes = bytes;
         *stmt = (throng_stmt){.db = db, .id = statement->id};
     }
     thr_pool_unlock(&db->statement_lock);
-    if (code != THRONG_OK)
+    if (statement == NULL)
         thr_os_free(copy);
     return code;
 }

@@ -2,7 +2,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "../os/os.h"
-#include "pool.h"
+#include "fast.h"
 
 enum { ATTEMPTS = 100, MIN_BACKOFF_NS = 20000, MAX_BACKOFF_NS = 20000000 };
 

@@ -4,7 +4,7 @@
  * the place is gone or has another serial, the transaction has ended.
  *
  * SPDX-License-Identifier: MIT */
-#include "pool.h"
+#include "fast.h"
 
 int thr_lease_check(const struct thr_slot *slot, uint64_t lease, throng_error *err)
 {
