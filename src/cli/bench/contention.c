@@ -114,7 +114,7 @@ static const char *read_throng(sqlite3 *probe, struct thr_contention *counted)
     while (rc == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
         read_counter(counted, (const char *)sqlite3_column_text(statement, 0),
                      (uint64_t)sqlite3_column_int64(statement, 1));
-    if (rc != SQLITE_OK || (rc = sqlite3_finalize(statement)) != SQLITE_OK)
+    if (rc != SQLITE_OK || sqlite3_finalize(statement) != SQLITE_OK)
         return failed("throng_stats", probe);
     rc = sqlite3_prepare_v2(probe, "SELECT page, conflicts, error FROM throng_conflicts", -1, &statement, NULL);
     while (rc == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {

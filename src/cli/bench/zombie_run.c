@@ -100,7 +100,7 @@ static int read_row(struct worker *worker, sqlite3_stmt *select, sqlite3_int64 i
 static int query(struct worker *worker, uint32_t number)
 {
     uint64_t table = thr_random_below(&worker->random, worker->stage->settings->tables);
-    sqlite3_int64 id = (sqlite3_int64)(1 + thr_random_below(&worker->random, ROWS));
+    sqlite3_int64 id = 1 + (sqlite3_int64)thr_random_below(&worker->random, ROWS);
     sqlite3_stmt *select = NULL;
     char sql[64];
     int rc;
@@ -276,7 +276,7 @@ static void watch(struct stage *stage, const struct worker *workers, uint32_t co
                          workers[i].count;
             all += workers[i].count > 0;
         }
-        atomic_store_explicit(&run->permille, (uint32_t)(tried / all), memory_order_relaxed);
+        atomic_store_explicit(&run->permille, all > 0 ? (uint32_t)(tried / all) : 0, memory_order_relaxed);
         thr_sleep_ns(TICK_NS);
     }
 }
