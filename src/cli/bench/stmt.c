@@ -16,10 +16,10 @@
 #include "directory.h"
 #include "figures.h"
 
-#define BYTES_WANTED (UINT64_C(64) << 20)
+#define BYTES_WANTED (UINT64_C(256) << 20)
 #define BYTES_PER_ROW 100
 
-static const char *const way_names[THR_STMT_WAYS] = {"pool", "raw"};
+static const char *const way_names[THR_STMT_WAYS] = {"pool", "raw", "go", "libzdb"};
 static const char *const figure_names[THR_STMT_FIGURE_COUNT] = {
     [THR_STMT_PER_SECOND] = "per_second",
     [THR_STMT_CPU_NS] = "cpu_ns_per_operation",
@@ -65,10 +65,16 @@ static const char *measure_all(struct stmt_bench *bench)
     for (uint32_t i = 0; i < total && message == NULL; i++) {
         uint32_t threads = settings->threads.value[i % cells / THR_STMT_WAYS], way = i % THR_STMT_WAYS;
 
+        if (!settings->way[way])
+            continue;
         thr_progress_show(&bench->progress, (double)i / total, "%s: %" PRIu32 " thread%s", way_names[way], threads,
                           threads == 1 ? "" : "s");
-        message = thr_stmt_measure(settings, &bench->target, (enum thr_stmt_way)way, threads,
-                                   settings->common.seed + 1 + i / THR_STMT_WAYS, &bench->results[i]);
+        if (way >= THR_STMT_GO)
+            message = thr_stmt_peer_measure(settings, &bench->target, bench->directory, (enum thr_stmt_way)way, threads,
+                                            &bench->results[i]);
+        else
+            message = thr_stmt_measure(settings, &bench->target, (enum thr_stmt_way)way, threads,
+                                       settings->common.seed + 1 + i / THR_STMT_WAYS, &bench->results[i]);
         if (message == NULL && thr_interrupted())
             message = "interrupted";
     }
@@ -97,7 +103,8 @@ static double pool_cost(const struct stmt_bench *bench, uint32_t set)
 
 static void print_text(const struct stmt_bench *bench)
 {
-    static const char *const headings[] = {"way", "threads", "ops/s", "x 1", "CPU ns/op", "pool ns", "contended"};
+    static const char *const headings[] = {"way", "threads",   "ops/s",   "pool is x",
+                                           "x 1", "CPU ns/op", "pool ns", "contended"};
     const struct thr_stmt_settings *settings = &bench->settings;
     struct thr_table *table = thr_table_open(headings, sizeof headings / sizeof headings[0], 1);
 
@@ -111,11 +118,15 @@ static void print_text(const struct stmt_bench *bench)
         const double *figure = bench->summary[i].figure;
         bool is_pool = i % THR_STMT_WAYS == THR_STMT_POOL;
 
+        if (!settings->way[i % THR_STMT_WAYS])
+            continue;
         if (is_pool)
             thr_table_gap(table);
         thr_table_cell(table, "%s", way_names[i % THR_STMT_WAYS]);
         thr_table_cell(table, "%" PRIu32, settings->threads.value[i / THR_STMT_WAYS]);
         thr_table_count(table, figure[THR_STMT_PER_SECOND]);
+        thr_table_real(
+            table, bench->summary[i - i % THR_STMT_WAYS].figure[THR_STMT_PER_SECOND] / figure[THR_STMT_PER_SECOND], 2);
         thr_table_real(table,
                        figure[THR_STMT_PER_SECOND] / bench->summary[i % THR_STMT_WAYS].figure[THR_STMT_PER_SECOND], 2);
         thr_table_real(table, figure[THR_STMT_CPU_NS], 0);
@@ -143,6 +154,8 @@ static void print_json(const struct stmt_bench *bench)
     thr_json_close(&json, '}');
     thr_json_open(&json, "results", '[');
     for (uint32_t i = 0; i < cells_of(settings); i++) {
+        if (!settings->way[i % THR_STMT_WAYS])
+            continue;
         thr_json_open(&json, NULL, '{');
         thr_json_text(&json, "way", way_names[i % THR_STMT_WAYS]);
         thr_json_integer(&json, "threads", settings->threads.value[i / THR_STMT_WAYS]);
@@ -166,6 +179,9 @@ static const char *run(struct stmt_bench *bench)
     bench->target.engine = &thr_engines[0];
     (void)snprintf(bench->target.path, sizeof bench->target.path, "%s/stmt.db", bench->directory);
     message = thr_database_load(&bench->settings.common, bench->target.path, schema, fill, &bench->settings);
+    for (int way = THR_STMT_GO; message == NULL && way < THR_STMT_WAYS; way++)
+        if (bench->settings.way[way])
+            bench->settings.way[way] = thr_stmt_peer_make(bench->directory, (enum thr_stmt_way)way);
     if (message == NULL)
         message = measure_all(bench);
     thr_progress_clear(&bench->progress);

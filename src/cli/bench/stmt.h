@@ -11,13 +11,14 @@
 #include "database.h"
 #include "settings.h"
 
-enum thr_stmt_way { THR_STMT_POOL, THR_STMT_RAW, THR_STMT_WAYS };
+enum thr_stmt_way { THR_STMT_POOL, THR_STMT_RAW, THR_STMT_GO, THR_STMT_LIBZDB, THR_STMT_WAYS };
 
 struct thr_stmt_settings {
     struct thr_settings common;
     struct thr_counts threads;
     uint64_t rows;
     double seconds;
+    bool way[THR_STMT_WAYS]; /* which of them are measured */
 };
 
 enum thr_stmt_figure {
@@ -35,6 +36,14 @@ struct thr_stmt_result {
 /* One measurement. Errors are added to `target`. Returns NULL, or why there is no result. */
 const char *thr_stmt_measure(const struct thr_stmt_settings *settings, struct thr_target *target, enum thr_stmt_way way,
                              uint32_t threads, uint64_t seed, struct thr_stmt_result *out);
+
+/* --- stmt_peer.c: others, in processes of their own --- */
+
+/* Compile it. False: that cannot be done, and a word about it was printed. */
+bool thr_stmt_peer_make(const char *directory, enum thr_stmt_way way);
+const char *thr_stmt_peer_measure(const struct thr_stmt_settings *settings, const struct thr_target *target,
+                                  const char *directory, enum thr_stmt_way way, uint32_t threads,
+                                  struct thr_stmt_result *out);
 
 /* An exit code of enum thr_exit, or -1: go on. */
 int thr_stmt_settings_parse(int argc, char **argv, struct thr_stmt_settings *out);

@@ -1,6 +1,8 @@
 /* The command line of `throng bench stmt`.
  *
  * SPDX-License-Identifier: MIT */
+#include <string.h>
+
 #include "stmt.h"
 
 static const struct thr_range threads_range = {1, THR_BENCH_MAX_CLIENTS};
@@ -8,7 +10,29 @@ static const struct thr_range rows_range = {1, 100000000};
 
 #define AT(field) offsetof(struct thr_stmt_settings, field)
 
+static bool add_peer(void *ctx, const char *part)
+{
+    bool *way = ctx;
+
+    if (strcmp(part, "go") == 0)
+        way[THR_STMT_GO] = true;
+    else if (strcmp(part, "libzdb") == 0)
+        way[THR_STMT_LIBZDB] = true;
+    else
+        return false;
+    return true;
+}
+
+static bool parse_peers(const char *text, void *target, const void *detail)
+{
+    (void)detail;
+    return thr_list_each(text, add_peer, target);
+}
+
 static const struct thr_option options[] = {
+    {"peer", "LIST", parse_peers, AT(way), NULL, "a list of go, libzdb",
+     "others that do the same beside it, if they are installed: Go's\n"
+     "database/sql with mattn/go-sqlite3; libzdb. On stock SQLite's VFS"},
     {"threads", "LIST", thr_parse_counts, AT(threads), &threads_range, "a list of numbers from 1 to 1024",
      "numbers of threads to run in turn (default 1,2,64)"},
     {"rows", "N", thr_parse_u64, AT(rows), &rows_range, "a number from 1 to 100000000",
@@ -26,6 +50,7 @@ static const char about[] =
 
 static const char notes[] = "columns of the table:\n"
                             "  ops/s      operations a second, all threads together\n"
+                            "  pool is x  what the pool did with as many threads, divided by that\n"
                             "  x 1        that, divided by what the same way did with the first number of threads\n"
                             "  CPU ns/op  processor time of the whole process for each operation\n"
                             "  pool ns    that, less what raw took: what the pool costs\n"
@@ -34,6 +59,7 @@ static const char notes[] = "columns of the table:\n"
                             "examples:\n"
                             "  throng bench stmt                             1, 2 and 64 threads\n"
                             "  throng bench stmt --threads 1 --rounds 9      the cost of the pool\n"
+                            "  throng bench stmt --peer go,libzdb            beside others\n"
                             "  throng bench stmt --vfs unix                  on stock SQLite's own VFS\n";
 
 static const char *complete(void *values)
@@ -56,7 +82,8 @@ int thr_stmt_settings_parse(int argc, char **argv, struct thr_stmt_settings *out
         .complete = complete,
     };
 
-    *out = (struct thr_stmt_settings){.rows = 10000, .seconds = 1};
+    *out = (struct thr_stmt_settings){
+        .rows = 10000, .seconds = 1, .way = {[THR_STMT_POOL] = true, [THR_STMT_RAW] = true}};
     thr_settings_default(&out->common);
     return thr_settings_parse(&command, argc, argv, &out->common);
 }
