@@ -346,8 +346,10 @@ static int commit(struct thr_main_file *file)
 
 static int commit_phase_two(struct thr_main_file *file)
 {
-    int rc = thr_commit_finish(file->conn);
+    int rc;
 
+    thr_group_decide(file);
+    rc = thr_commit_finish(file->conn);
     if (file->conn->keeps_lock) { /* there will be no better moment */
         if (file->conn->kind == THR_KIND_REWRITE)
             thr_txn_renew(file->conn);

@@ -124,6 +124,22 @@ int thr_group_make_safe(struct thr_main_file *file, uint32_t writers)
     return rc;
 }
 
+/* The coordinator's record comes first: it speaks for those that are not decided yet. As long as their locks are held
+ * nobody sees its commit, so no checkpoint takes that record away before they are. */
+void thr_group_decide(struct thr_main_file *file)
+{
+    struct thr_main_file *other;
+    bool end = false;
+
+    if (file->db == NULL || file->conn->group == NULL || !file->conn->prepared)
+        return;
+    thr_log_decide(&file->conn->db->log, file->conn->record.bytes); /* the coordinator's comes first */
+    for (int i = 0; !end; i++)
+        if ((other = writer_at(*file->db, i, &end)) != NULL && other != file && other->conn->prepared &&
+            other->conn->group != NULL)
+            thr_log_decide(&other->conn->db->log, other->conn->record.bytes);
+}
+
 void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name)
 {
     sqlite3 *db = file->db == NULL ? NULL : *file->db;

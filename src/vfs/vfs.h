@@ -77,6 +77,9 @@ int thr_group_set(struct thr_main_file *file, uint32_t writers);
 /* `file` has prepared. If it is the last of the `writers`, nothing can fail from here on but this: if one of them asks for
  * it, make the records of all safe from a power cut. SQLITE_OK, SQLITE_IOERR_FSYNC. */
 int thr_group_make_safe(struct thr_main_file *file, uint32_t writers);
+/* The first second phase of a commit that spans databases: it counts in all of them from now on. Before anything of it is
+ * published. */
+void thr_group_decide(struct thr_main_file *file);
 /* The commit failed. SQLite leaves its super-journal to whoever rolls back a journal that names it; ours do not. */
 void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name);
 

@@ -29,6 +29,7 @@ struct shared {
     _Atomic int64_t acknowledged[WRITERS]; /* ids go up from 1 without a gap */
     struct point points[POINTS_MAX];       /* passed by children that were not killed */
     int point_count;
+    char about[256];   /* how the children before died */
     uint64_t calls[2]; /* of a whole load, of a whole recovery */
 };
 
@@ -195,7 +196,10 @@ static void check_child(void *arg)
         atomic_store(&shared->acknowledged[i], max);
     }
     CHECK_EQUAL(db_int(db, "SELECT sum(balance) FROM account"), TOTAL);
-    CHECK_EQUAL(db_int(db, "SELECT count(*) FROM other.t"), db_int(db, "SELECT count(*) FROM t WHERE writer=0"));
+    if (db_int(db, "SELECT count(*) FROM other.t") != db_int(db, "SELECT count(*) FROM t WHERE writer=0"))
+        check_failed(__FILE__, __LINE__, "%lld in one database, %lld in the other, after %s",
+                     (long long)db_int(db, "SELECT count(*) FROM t WHERE writer=0"),
+                     (long long)db_int(db, "SELECT count(*) FROM other.t"), shared->about);
     CHECK_EQUAL(db_int(db, "SELECT count(*) FROM t WHERE writer=0 AND id NOT IN (SELECT id FROM other.t)"), 0);
     db_exec(db, "DELETE FROM account WHERE id<0; UPDATE account SET n=n+1 WHERE id=0");
     db_close(db);
@@ -251,10 +255,15 @@ static int one_round(struct death death, struct prng *prng)
 {
     int killed = run_to_death(load_child, &death);
 
+    (void)snprintf(shared->about, sizeof shared->about, "%s %llu", death.point != NULL ? death.point : "call",
+                   (unsigned long long)death.nth);
     for (int i = prng_below(prng, 3); i > 0; i--) {
         struct death again = {
             .at_call = true, .nth = 1 + prng_next(prng) % (shared->calls[1] + 1), .stream = prng_next(prng)};
 
+        (void)snprintf(shared->about + strlen(shared->about), sizeof shared->about - strlen(shared->about),
+                       ", recovery of %s at call %llu", again.stream % 2 == 0 ? "the first" : "the other",
+                       (unsigned long long)again.nth);
         killed += run_to_death(recovery_child, &again);
     }
     child_run(check_child, NULL);

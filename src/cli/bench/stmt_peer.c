@@ -6,6 +6,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -90,19 +91,23 @@ const char *thr_stmt_peer_measure(const struct thr_stmt_settings *settings, cons
 {
     char program[1024], path[sizeof target->path], numbers[3][32], answer[128];
     char *argv[] = {program, path, numbers[0], numbers[1], numbers[2], NULL};
-    double operations, cpu_ns, seconds;
+    double figure[3] = {0}; /* operations, nanoseconds, seconds */
+    char *at = answer, *end;
 
     program_path(directory, way, program, sizeof program);
     memcpy(path, target->path, sizeof path);
     (void)snprintf(numbers[0], sizeof numbers[0], "%u", threads);
     (void)snprintf(numbers[1], sizeof numbers[1], "%llu", (unsigned long long)settings->rows);
     (void)snprintf(numbers[2], sizeof numbers[2], "%g", settings->seconds);
-    if (run(argv, true, answer, sizeof answer) != 0 ||
-        sscanf(answer, "%lf %lf %lf", &operations, &cpu_ns, &seconds) != 3 || operations <= 0)
+    if (run(argv, true, answer, sizeof answer) != 0)
         return "a peer failed";
-    out->figure[THR_STMT_PER_SECOND] = operations / seconds;
-    out->figure[THR_STMT_CPU_NS] = cpu_ns / operations;
-    out->figure[THR_STMT_SECONDS] = seconds;
+    for (int i = 0; i < 3; i++, at = end)
+        figure[i] = strtod(at, &end);
+    if (figure[0] <= 0 || figure[2] <= 0)
+        return "a peer has not said what it did";
+    out->figure[THR_STMT_PER_SECOND] = figure[0] / figure[2];
+    out->figure[THR_STMT_CPU_NS] = figure[1] / figure[0];
+    out->figure[THR_STMT_SECONDS] = figure[2];
     out->figure[THR_STMT_CONTENDED] = (double)NAN;
     return NULL;
 }
