@@ -39,9 +39,8 @@ int thr_tx_check(const throng_tx *tx, throng_error *err)
 
 static void push(struct thr_slot *slot, throng_tx *tx)
 {
-    uint64_t serial = thr_read(&slot->serial) + 1;
+    uint64_t serial = ++slot->tx_count;
 
-    atomic_store_explicit(&slot->serial, serial, memory_order_relaxed);
     slot->tx_serial[slot->tx_depth] = serial;
     *tx = (throng_tx){.slot = slot, .lease = thr_read(&slot->lease), .serial = serial, .level = slot->tx_depth};
     slot->tx_depth++;
