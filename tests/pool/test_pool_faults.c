@@ -172,12 +172,17 @@ static void a_transaction_dies_with_its_connection(void **state)
     (void)state;
     fake_reset();
     CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &db, NULL), THRONG_OK);
-    for (int how = 0; how < 3; how++) {
+    for (int how = 0; how < 4; how++) {
         CHECK_EQUAL(throng_db_begin(db, NULL, &tx, &err), THRONG_OK);
         CHECK_EQUAL(throng_tx_exec(&tx, NULL, "write", THRONG_NO_ARGS, NULL, &err), THRONG_OK);
         CHECK_EQUAL(throng_tx_query(&tx, NULL, "rows 3", THRONG_NO_ARGS, &rows, &err), THRONG_OK);
         CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_ROW);
         fake_fail_at(1, how == 1 ? THR_CONN_STALE : THRONG_CONN_LOST);
+        if (how == 3) { /* when the rows are closed */
+            CHECK_EQUAL(throng_tx_rollback(&tx, &err), THRONG_CONN_LOST);
+            CHECK_EQUAL(fake_conns(), 0);
+            continue;
+        }
         if (how == 2) {
             CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_CONN_LOST);
         } else {
@@ -185,6 +190,7 @@ static void a_transaction_dies_with_its_connection(void **state)
             CHECK_EQUAL(err.code, THRONG_CONN_LOST);
         }
         CHECK_EQUAL(throng_tx_exec(&tx, NULL, "write", THRONG_NO_ARGS, NULL, &err), THRONG_CONN_LOST);
+        CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_CONN_LOST);
         CHECK_EQUAL(how == 0 ? throng_tx_rollback(&tx, &err) : throng_tx_commit(&tx, &err), THRONG_CONN_LOST);
         CHECK_EQUAL(throng_tx_exec(&tx, NULL, "write", THRONG_NO_ARGS, NULL, &err), THRONG_TX_DONE);
         CHECK_EQUAL(fake_writes(), 0);
@@ -192,7 +198,7 @@ static void a_transaction_dies_with_its_connection(void **state)
     }
     CHECK_EQUAL(throng_db_ping(db, NULL, &err), THRONG_OK);
     CHECK_EQUAL(throng_db_stats(db, &stats, &err), THRONG_OK);
-    CHECK_EQUAL(stats.closed_broken, 3);
+    CHECK_EQUAL(stats.closed_broken, 4);
     CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
 }
 

@@ -130,6 +130,39 @@ static void a_call_ends_when_its_time_has_come(void **state)
     }
 }
 
+static void wait_thread(void *arg)
+{
+    (void)arg;
+    CHECK_EQUAL(throng_db_exec(db, NULL, "wait", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+}
+
+/* Property: bounds are those of one call: the next one on the connection has its own, or none. */
+static void bounds_are_of_one_call(void **state)
+{
+    struct throng_options options = {.size = sizeof options, .deadline_ns = throng_after_ms(40)};
+    throng_rows bounded, other;
+    throng_conn conn;
+
+    (void)state;
+    open_pool((struct throng_db_options){.max_open = 1});
+    CHECK_EQUAL(throng_db_exec(db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    thread_start(wait_thread, NULL);
+    sleep_ms(80);
+    fake_let_go();
+    threads_join();
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, NULL), THRONG_OK);
+    options.deadline_ns = throng_after_ms(40);
+    CHECK_EQUAL(throng_conn_query(&conn, &options, "rows 9", THRONG_NO_ARGS, &bounded, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_conn_query(&conn, NULL, "rows 9", THRONG_NO_ARGS, &other, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_rows_next(&bounded, NULL), THRONG_ROW);
+    sleep_ms(60);
+    CHECK_EQUAL(throng_rows_next(&other, NULL), THRONG_ROW);
+    CHECK_EQUAL(throng_rows_next(&bounded, NULL), THRONG_TIMEOUT);
+    CHECK_EQUAL(throng_rows_next(&other, NULL), THRONG_ROW);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+    close_pool();
+}
+
 struct hail {
     throng_cancel *cancel[200];
     _Atomic int next;
@@ -321,6 +354,26 @@ static void connections_go_in_time(void **state)
     close_pool();
 }
 
+/* Property: no more connections stay idle than may, and those that may do. */
+static void idle_connections_are_limited(void **state)
+{
+    throng_conn conns[4];
+
+    (void)state;
+    open_pool((struct throng_db_options){.max_open = 4, .max_idle = 2});
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++)
+            CHECK_EQUAL(throng_db_conn(db, NULL, &conns[i], NULL), THRONG_OK);
+        CHECK_EQUAL(fake_conns(), 4);
+        for (int i = 0; i < 4; i++) {
+            CHECK_EQUAL(throng_conn_close(&conns[i], NULL), THRONG_OK);
+            CHECK_EQUAL(fake_conns(), i < 2 ? 4 : 5 - i);
+        }
+    }
+    CHECK_EQUAL(stats_now().closed_idle_limit, 6);
+    close_pool();
+}
+
 /* --- statements --- */
 
 /* Property: a connection compiles a statement once, keeps no more statements than it may, drops those that were least used
@@ -448,11 +501,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_ends_when_its_time_has_come),
+        cmocka_unit_test(bounds_are_of_one_call),
         cmocka_unit_test(a_token_never_hits_the_next_one),
         cmocka_unit_test(closing_waits_for_who_is_inside),
         cmocka_unit_test(shutdown_at_any_moment),
         cmocka_unit_test(a_leak_is_reported_once),
         cmocka_unit_test(connections_go_in_time),
+        cmocka_unit_test(idle_connections_are_limited),
         cmocka_unit_test(statements_are_kept_and_dropped),
         cmocka_unit_test(a_statement_is_closed_while_others_use_it),
         cmocka_unit_test(old_handles_say_so),
