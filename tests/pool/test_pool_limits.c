@@ -147,6 +147,14 @@ static void bounds_are_of_one_call(void **state)
 
     (void)state;
     open_pool((struct throng_db_options){.max_open = 1});
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, NULL), THRONG_OK);
+    options.deadline_ns = throng_after_ms(1000);
+    CHECK_EQUAL(throng_conn_query(&conn, &options, "wait", THRONG_NO_ARGS, &bounded, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_conn_query(&conn, NULL, "rows 9", THRONG_NO_ARGS, &other, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_rows_next(&other, NULL), THRONG_ROW); /* without bounds, in between */
+    CHECK_EQUAL(throng_rows_next(&bounded, NULL), THRONG_TIMEOUT);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+
     options.deadline_ns = throng_after_ms(1000);
     CHECK_EQUAL(throng_db_exec(db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
     thread_start(wait_thread, NULL);
