@@ -30,6 +30,9 @@
  * Deadlines are points in time on CLOCK_MONOTONIC in nanoseconds, throng_after_ms() makes one; 0 is none. They bound
  * the wait for a connection, the wait for locks, and what runs.
  *
+ * PRAGMA busy_timeout, run as SQL, takes the place of the pool's own way of waiting for locks on that connection, which
+ * deadlines and tokens end: use the DSN's.
+ *
  * After fork() the child must not use a pool of its parent.
  *
  * SPDX-License-Identifier: MIT */
@@ -381,7 +384,8 @@ int throng_tx_stmt_query(const throng_tx *tx, const throng_stmt *stmt, const str
  * with `tx`. At most 31 deep. */
 int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err);
 
-/* Both end the transaction, whatever they return, close rows that are open in it, and give the connection back. A commit
+/* Both end the transaction, whatever they return, and give the connection back. Rows that are open in it are closed (at
+ * the end of an inner one they stay open). A commit
  * that fails has rolled back (but for THRONG_CONN_LOST: there nobody knows). A transaction that has ended already is
  * THRONG_TX_DONE. */
 int throng_tx_commit(throng_tx *tx, throng_error *err);

@@ -9,7 +9,8 @@
  *   - THRONG_CONN_LOST: the connection is dead, and whether the request took effect is unknown. THR_CONN_STALE: it is
  *     dead, and the request certainly did nothing; the pool may run it again on another connection. From `reset` it
  *     counts as THRONG_CONN_LOST.
- *   - After either, the pool calls `finalize` for the connection's statements and `close`, nothing else.
+ *   - After either, the pool calls `finalize` for the connection's statements and `close`, nothing else; but until then a
+ *     token may still call `interrupt`, and the user look at the columns of the row there is.
  *   - No function may call back into the pool.
  *
  * SPDX-License-Identifier: MIT */

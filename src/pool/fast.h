@@ -86,8 +86,8 @@ static inline int thr_lease_take(throng_db *db, uint64_t deadline_ns, throng_can
 static inline int thr_lease_end(struct thr_slot *slot, throng_error *err)
 {
     /* relaxed: it only counts; what has been closed is read under statement_lock */
-    if (slot->open_count > 0 || slot->tx_depth > 0 || slot->guard_now != NULL || slot->suspect || slot->dead ||
-        slot->discard || slot->may_be_open || atomic_load_explicit(&slot->retire, memory_order_relaxed) ||
+    if (slot->open_count > 0 || slot->tx_depth > 0 || slot->suspect || slot->dead || slot->discard ||
+        slot->may_be_open || atomic_load_explicit(&slot->retire, memory_order_relaxed) ||
         slot->closed_seen != atomic_load_explicit(&slot->db->closed_count, memory_order_relaxed))
         return thr_lease_end_slow(slot, err);
     thr_lease_give(slot);

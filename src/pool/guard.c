@@ -86,6 +86,10 @@ void thr_guard_end(struct thr_slot *slot, struct thr_guard *guard)
     guard->is_set = false;
     if (fired)
         slot->suspect = true;
-    if (slot->guard_now == guard && !slot->dead)
+    if (slot->guard_now != guard)
+        return;
+    if (slot->dead)
+        slot->guard_now = NULL;
+    else
         tell_driver(slot, NULL); /* nothing outlives it, an interrupt included */
 }

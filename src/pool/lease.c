@@ -115,10 +115,6 @@ static int clean_up(struct thr_slot *slot, throng_error *err)
         (void)thr_run_close_all(slot, NULL);
     if (slot->tx_depth > 0)
         thr_tx_abandon(slot);
-    if (slot->guard_now != NULL) {
-        driver->limits(slot->conn, 0, false);
-        slot->guard_now = NULL;
-    }
     if (!slot->dead && driver->in_transaction(slot->conn)) {
         if (!slot->discard)
             code = thr_error_set(err, THRONG_MISUSE, 0, NULL,

@@ -110,7 +110,7 @@ struct thr_slot {
     void *conn;             /* the driver's; NULL: none */
     _Atomic uint64_t lease; /* counts owners: odd while there is one */
     _Atomic(const char *) where;
-    _Atomic uint64_t serial;     /* counts executions and transactions */
+    _Atomic uint64_t serial;     /* counts executions */
     uint64_t closed_seen;        /* statements closed, as of the last sweep */
     struct thr_guard *guard_now; /* whose limits the driver has been told; NULL: none */
     uint64_t tx_deadline_ns;
@@ -123,8 +123,9 @@ struct thr_slot {
     uint32_t index;
     /* Transactions. */
     bool tx_owns_lease;
-    bool tx_lost;  /* the database has ended it by itself */
-    bool tx_again; /* a statement in it was told of a conflict, or did not get a lock */
+    bool tx_lost;      /* the database has ended it by itself */
+    bool tx_again;     /* a statement in it was told of a conflict, or did not get a lock */
+    uint64_t tx_count; /* transactions and savepoints so far */
     uint64_t tx_serial[THR_LEVELS];
     /* Counters. */
     _Atomic uint64_t misses, evictions, retries;

@@ -361,7 +361,6 @@ int thr_queue_close(throng_db *db, uint64_t deadline_ns)
         }
         if (code != THRONG_OK)
             return code;
-        thr_cache_drop(slot);
         thr_slot_close_conn(slot, THR_CLOSE_SHUTDOWN);
         atomic_store_explicit(&slot->state, THR_SLOT_CLOSED, memory_order_release);
     }

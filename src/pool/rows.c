@@ -54,6 +54,8 @@ THR_HOT int throng_rows_next(throng_rows *rows, throng_error *err)
     if (entry == NULL)
         return (code = ended(rows, err)) != THRONG_OK ? code : THRONG_DONE;
     slot = entry->slot;
+    if (slot->dead)
+        return end(rows, entry, thr_error_plain(err, THRONG_CONN_LOST), err);
     if (entry->guard.is_set || slot->guard_now != NULL) {
         if ((code = thr_guard_again(slot, &entry->guard, err)) != THRONG_OK)
             return end(rows, entry, code, err);

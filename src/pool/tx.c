@@ -39,9 +39,8 @@ int thr_tx_check(const throng_tx *tx, throng_error *err)
 
 static void push(struct thr_slot *slot, throng_tx *tx)
 {
-    uint64_t serial = thr_read(&slot->serial) + 1;
+    uint64_t serial = ++slot->tx_count;
 
-    atomic_store_explicit(&slot->serial, serial, memory_order_relaxed);
     slot->tx_serial[slot->tx_depth] = serial;
     *tx = (throng_tx){.slot = slot, .lease = thr_read(&slot->lease), .serial = serial, .level = slot->tx_depth};
     slot->tx_depth++;
@@ -92,11 +91,12 @@ int thr_tx_start(struct thr_slot *slot, const struct throng_tx_options *options,
     if ((code = thr_guard_begin(slot, &guard, deadline_ns, cancel, err)) != THRONG_OK)
         return code;
     slot->tx_again = slot->tx_lost = false;
-    code = slot->driver->begin(slot->conn, &how, err);
+    if ((code = slot->driver->begin(slot->conn, &how, err)) != THRONG_OK)
+        (void)thr_lease_failed(slot, code);
     if (guard.is_set)
         thr_guard_end(slot, &guard);
     if (code != THRONG_OK)
-        return thr_lease_failed(slot, code);
+        return code;
     slot->tx_deadline_ns = deadline_ns;
     slot->tx_cancel = cancel;
     slot->tx_owns_lease = owns_lease;
@@ -121,12 +121,12 @@ int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err)
     if ((code = thr_guard_begin(slot, &guard, 0, NULL, err)) != THRONG_OK)
         return code;
     code = slot->driver->savepoint(slot->conn, THR_SAVEPOINT_BEGIN, slot->tx_depth, err);
+    if (code != THRONG_OK)
+        (void)thr_lease_failed(slot, code);
     if (guard.is_set)
         thr_guard_end(slot, &guard);
-    if (code != THRONG_OK) {
-        (void)thr_lease_failed(slot, code);
+    if (code != THRONG_OK)
         return code == THR_CONN_STALE ? THRONG_CONN_LOST : code;
-    }
     push(slot, inner);
     return THRONG_OK;
 }
@@ -177,14 +177,13 @@ int throng_tx_commit(throng_tx *tx, throng_error *err)
     code = thr_run_close_all(slot, err);
     if (code == THRONG_OK && (code = thr_tx_check(tx, err)) == THRONG_OK &&
         (code = thr_guard_begin(slot, &guard, 0, NULL, err)) == THRONG_OK) {
-        code = slot->driver->commit(slot->conn, err);
+        if ((code = slot->driver->commit(slot->conn, err)) != THRONG_OK)
+            (void)thr_lease_failed(slot, code);
         if (guard.is_set)
             thr_guard_end(slot, &guard);
     }
-    if (code != THRONG_OK) {
-        (void)thr_lease_failed(slot, code);
+    if (code != THRONG_OK)
         undo(slot);
-    }
     return finish(slot, tx, code, err);
 }
 
@@ -198,8 +197,9 @@ int throng_tx_rollback(throng_tx *tx, throng_error *err)
     if (tx->level > 0)
         return end_savepoint(slot, tx, THR_SAVEPOINT_ROLLBACK, err);
     (void)thr_run_close_all(slot, NULL);
-    code = slot->driver->rollback(slot->conn, err);
-    if (code != THRONG_OK)
+    if (slot->dead)
+        code = thr_error_plain(err, THRONG_CONN_LOST);
+    else if ((code = slot->driver->rollback(slot->conn, err)) != THRONG_OK)
         slot->dead = true;
     return finish(slot, tx, code, err);
 }

@@ -40,6 +40,29 @@ static void story_rows(struct story *story)
     }
 }
 
+/* The same within bounds that are never reached. */
+static void story_bounded(struct story *story)
+{
+    throng_cancel *cancel = throng_cancel_new();
+    struct throng_options options = {.size = sizeof options, .deadline_ns = throng_after_ms(100000), .cancel = cancel};
+    struct throng_tx_options tx_options = {.size = sizeof tx_options, .deadline_ns = throng_after_ms(100000)};
+    throng_rows bounded, free_rows;
+    throng_tx tx;
+
+    tx_options.cancel = cancel;
+    note(story, throng_db_exec(story->db, &options, "write", THRONG_NO_ARGS, NULL, NULL));
+    note(story, throng_db_begin(story->db, &tx_options, &tx, NULL));
+    note(story, throng_tx_query(&tx, &options, "rows 3", THRONG_NO_ARGS, &bounded, NULL));
+    note(story, throng_tx_query(&tx, NULL, "rows 3", THRONG_NO_ARGS, &free_rows, NULL));
+    note(story, throng_rows_next(&bounded, NULL));
+    note(story, throng_rows_next(&free_rows, NULL));
+    note(story, throng_rows_close(&bounded, NULL));
+    note(story, throng_rows_close(&free_rows, NULL));
+    note(story, throng_tx_rollback(&tx, NULL));
+    throng_cancel_fire(cancel); /* too late for anybody */
+    throng_cancel_free(cancel);
+}
+
 static void story_transaction(struct story *story, const throng_stmt *stmt)
 {
     throng_tx tx, inner;
@@ -98,6 +121,7 @@ static struct story tell_story(int fail_at, int code)
     story_transaction(&story, &stmt);
     note(&story, throng_transact(story.db, NULL, two_writes, NULL, NULL));
     story_conn(&story);
+    story_bounded(&story);
     throng_stmt_close(&stmt);
     note(&story, throng_db_ping(story.db, NULL, NULL));
     if (fake_has_failed()) { /* the pool is as good as ever */
@@ -148,12 +172,17 @@ static void a_transaction_dies_with_its_connection(void **state)
     (void)state;
     fake_reset();
     CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &db, NULL), THRONG_OK);
-    for (int how = 0; how < 3; how++) {
+    for (int how = 0; how < 4; how++) {
         CHECK_EQUAL(throng_db_begin(db, NULL, &tx, &err), THRONG_OK);
         CHECK_EQUAL(throng_tx_exec(&tx, NULL, "write", THRONG_NO_ARGS, NULL, &err), THRONG_OK);
         CHECK_EQUAL(throng_tx_query(&tx, NULL, "rows 3", THRONG_NO_ARGS, &rows, &err), THRONG_OK);
         CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_ROW);
         fake_fail_at(1, how == 1 ? THR_CONN_STALE : THRONG_CONN_LOST);
+        if (how == 3) { /* when the rows are closed */
+            CHECK_EQUAL(throng_tx_rollback(&tx, &err), THRONG_CONN_LOST);
+            CHECK_EQUAL(fake_conns(), 0);
+            continue;
+        }
         if (how == 2) {
             CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_CONN_LOST);
         } else {
@@ -161,6 +190,7 @@ static void a_transaction_dies_with_its_connection(void **state)
             CHECK_EQUAL(err.code, THRONG_CONN_LOST);
         }
         CHECK_EQUAL(throng_tx_exec(&tx, NULL, "write", THRONG_NO_ARGS, NULL, &err), THRONG_CONN_LOST);
+        CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_CONN_LOST);
         CHECK_EQUAL(how == 0 ? throng_tx_rollback(&tx, &err) : throng_tx_commit(&tx, &err), THRONG_CONN_LOST);
         CHECK_EQUAL(throng_tx_exec(&tx, NULL, "write", THRONG_NO_ARGS, NULL, &err), THRONG_TX_DONE);
         CHECK_EQUAL(fake_writes(), 0);
@@ -168,7 +198,7 @@ static void a_transaction_dies_with_its_connection(void **state)
     }
     CHECK_EQUAL(throng_db_ping(db, NULL, &err), THRONG_OK);
     CHECK_EQUAL(throng_db_stats(db, &stats, &err), THRONG_OK);
-    CHECK_EQUAL(stats.closed_broken, 3);
+    CHECK_EQUAL(stats.closed_broken, 4);
     CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
 }
 

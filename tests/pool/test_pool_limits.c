@@ -62,14 +62,16 @@ static int run_at(const struct attempt *attempt)
     int code;
 
     if (attempt->place == IN_TRANSACTION) {
-        CHECK_EQUAL(throng_db_begin(db, &tx_options, &tx, NULL), THRONG_OK);
+        if ((code = throng_db_begin(db, &tx_options, &tx, NULL)) != THRONG_OK)
+            return code; /* on a slow machine the deadline has passed already */
         code = throng_tx_exec(&tx, NULL, "wait", THRONG_NO_ARGS, NULL, NULL);
         CHECK_EQUAL(throng_tx_commit(&tx, NULL), code); /* too late for that as well */
         return code;
     }
     if (attempt->place != BETWEEN_ROWS)
         return throng_db_exec(db, &options, "wait", THRONG_NO_ARGS, NULL, NULL);
-    CHECK_EQUAL(throng_db_query(db, &options, "rows 1000000", THRONG_NO_ARGS, &rows, NULL), THRONG_OK);
+    if ((code = throng_db_query(db, &options, "rows 1000000", THRONG_NO_ARGS, &rows, NULL)) != THRONG_OK)
+        return code;
     while ((code = throng_rows_next(&rows, NULL)) == THRONG_ROW)
         sleep_ms(1);
     CHECK_EQUAL(throng_rows_close(&rows, NULL), code);
@@ -128,6 +130,48 @@ static void a_call_ends_when_its_time_has_come(void **state)
         throng_cancel_free(attempt.cancel);
         close_pool();
     }
+}
+
+static void wait_thread(void *arg)
+{
+    (void)arg;
+    CHECK_EQUAL(throng_db_exec(db, NULL, "wait", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+}
+
+/* Property: bounds are those of one call: the next one on the connection has its own, or none. */
+static void bounds_are_of_one_call(void **state)
+{
+    struct throng_options options = {.size = sizeof options};
+    throng_rows bounded, other;
+    throng_conn conn;
+
+    (void)state;
+    open_pool((struct throng_db_options){.max_open = 1});
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, NULL), THRONG_OK);
+    options.deadline_ns = throng_after_ms(1000);
+    CHECK_EQUAL(throng_conn_query(&conn, &options, "wait", THRONG_NO_ARGS, &bounded, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_conn_query(&conn, NULL, "rows 9", THRONG_NO_ARGS, &other, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_rows_next(&other, NULL), THRONG_ROW); /* without bounds, in between */
+    CHECK_EQUAL(throng_rows_next(&bounded, NULL), THRONG_TIMEOUT);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+
+    options.deadline_ns = throng_after_ms(1000);
+    CHECK_EQUAL(throng_db_exec(db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    thread_start(wait_thread, NULL);
+    UNTIL(throng_now_ns() > options.deadline_ns + 20000000);
+    fake_let_go();
+    threads_join();
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, NULL), THRONG_OK);
+    options.deadline_ns = throng_after_ms(2000);
+    CHECK_EQUAL(throng_conn_query(&conn, &options, "rows 9", THRONG_NO_ARGS, &bounded, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_conn_query(&conn, NULL, "rows 9", THRONG_NO_ARGS, &other, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_rows_next(&bounded, NULL), THRONG_ROW);
+    UNTIL(throng_now_ns() > options.deadline_ns);
+    CHECK_EQUAL(throng_rows_next(&other, NULL), THRONG_ROW);
+    CHECK_EQUAL(throng_rows_next(&bounded, NULL), THRONG_TIMEOUT);
+    CHECK_EQUAL(throng_rows_next(&other, NULL), THRONG_ROW);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+    close_pool();
 }
 
 struct hail {
@@ -321,6 +365,26 @@ static void connections_go_in_time(void **state)
     close_pool();
 }
 
+/* Property: no more connections stay idle than may, and those that may do. */
+static void idle_connections_are_limited(void **state)
+{
+    throng_conn conns[4];
+
+    (void)state;
+    open_pool((struct throng_db_options){.max_open = 4, .max_idle = 2});
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++)
+            CHECK_EQUAL(throng_db_conn(db, NULL, &conns[i], NULL), THRONG_OK);
+        CHECK_EQUAL(fake_conns(), 4);
+        for (int i = 0; i < 4; i++) {
+            CHECK_EQUAL(throng_conn_close(&conns[i], NULL), THRONG_OK);
+            CHECK_EQUAL(fake_conns(), i < 2 ? 4 : 5 - i);
+        }
+    }
+    CHECK_EQUAL(stats_now().closed_idle_limit, 6);
+    close_pool();
+}
+
 /* --- statements --- */
 
 /* Property: a connection compiles a statement once, keeps no more statements than it may, drops those that were least used
@@ -448,11 +512,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_ends_when_its_time_has_come),
+        cmocka_unit_test(bounds_are_of_one_call),
         cmocka_unit_test(a_token_never_hits_the_next_one),
         cmocka_unit_test(closing_waits_for_who_is_inside),
         cmocka_unit_test(shutdown_at_any_moment),
         cmocka_unit_test(a_leak_is_reported_once),
         cmocka_unit_test(connections_go_in_time),
+        cmocka_unit_test(idle_connections_are_limited),
         cmocka_unit_test(statements_are_kept_and_dropped),
         cmocka_unit_test(a_statement_is_closed_while_others_use_it),
         cmocka_unit_test(old_handles_say_so),

@@ -348,6 +348,69 @@ static void a_crowd_gets_through(void **state)
     }
 }
 
+/* --- who has given up, and has not left the line yet --- */
+
+struct late {
+    throng_db *db;
+    throng_conn conn;
+    throng_cancel *cancel;
+};
+
+static void gives_up(void *arg)
+{
+    struct late *late = arg;
+    struct throng_options options = {.size = sizeof options, .cancel = late->cancel};
+
+    CHECK_EQUAL(throng_db_exec(late->db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_CANCELED);
+}
+
+static void gives_back(void *arg)
+{
+    struct late *late = arg;
+
+    CHECK_EQUAL(throng_conn_close(&late->conn, NULL), THRONG_OK);
+}
+
+static void comes(void *arg)
+{
+    struct late *late = arg;
+    struct throng_options options = {.size = sizeof options, .deadline_ns = throng_after_ms(3000)};
+
+    CHECK_EQUAL(throng_db_exec(late->db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+}
+
+/* Property: who comes while the line has nobody in it but those who have given up does not sleep beside a connection that
+ * has just been given back. (The lock of the line is held until all three stand before it, in the order that is bad.) */
+static void a_line_of_those_who_gave_up_is_none(void **state)
+{
+    struct throng_db_options options = {.size = sizeof options, .max_open = 1};
+    struct throng_stats stats = {.size = sizeof stats};
+
+    (void)state;
+    for (int round = 0; round < scaled(20); round++) {
+        struct late late = {.cancel = throng_cancel_new()};
+
+        fake_reset();
+        CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &late.db, NULL), THRONG_OK);
+        CHECK_EQUAL(throng_db_conn(late.db, NULL, &late.conn, NULL), THRONG_OK);
+        thread_start(gives_up, &late);
+        do
+            CHECK_EQUAL(throng_db_stats(late.db, &stats, NULL), THRONG_OK);
+        while (stats.waiting == 0);
+        thr_pool_lock(&late.db->queue_lock);
+        thread_start(gives_back, &late);
+        sleep_ms(3);
+        thread_start(comes, &late);
+        sleep_ms(3);
+        throng_cancel_fire(late.cancel);
+        sleep_ms(3);
+        thr_pool_unlock(&late.db->queue_lock);
+        threads_join();
+        throng_cancel_free(late.cancel);
+        CHECK_EQUAL(throng_db_close(late.db, 0, NULL), THRONG_OK);
+    }
+}
+
 /* Property: as long as there is a connection for each thread, a statement takes no lock of the pool. */
 static void with_a_connection_each_nobody_takes_a_lock(void **state)
 {
@@ -380,6 +443,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_does_what_the_model_does),
         cmocka_unit_test(a_crowd_gets_through),
+        cmocka_unit_test(a_line_of_those_who_gave_up_is_none),
         cmocka_unit_test(with_a_connection_each_nobody_takes_a_lock),
     };
 
