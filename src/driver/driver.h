@@ -32,10 +32,8 @@
 
 /* What `prepare` has found out. */
 struct thr_statement_info {
-    int columns;    /* 0: returns no rows. May change when the schema does; for the count of now see `columns` */
-    int parameters; /* may not */
-    size_t tail;    /* where the next statement begins in the text, or 0 if there is none */
-    bool opens;     /* it may leave a transaction open that was not: BEGIN, SAVEPOINT */
+    size_t tail; /* where the next statement begins in the text, or 0 if there is none */
+    bool opens;  /* it may leave a transaction open that was not: BEGIN, SAVEPOINT */
 };
 
 struct thr_begin {

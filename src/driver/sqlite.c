@@ -244,8 +244,7 @@ static int stmt_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
     stmt->stmt = compiled;
     stmt->is_write = sqlite3_stmt_readonly(compiled) == 0;
     stmt->begins_read_only = begins_read_only;
-    info->columns = sqlite3_column_count(compiled);
-    info->parameters = stmt->parameters = sqlite3_bind_parameter_count(compiled);
+    stmt->parameters = sqlite3_bind_parameter_count(compiled);
     info->opens = thr_sqlite_opens(sql);
     *stmt_out = stmt;
     return THRONG_OK;

@@ -115,7 +115,9 @@ static int clean_up(struct thr_slot *slot, throng_error *err)
         (void)thr_run_close_all(slot, NULL);
     if (slot->tx_depth > 0)
         thr_tx_abandon(slot);
-    if (!slot->dead && driver->in_transaction(slot->conn)) {
+    if (slot->conn == NULL) /* it was lost, and there was no other one */
+        slot->dead = slot->suspect = false;
+    else if (!slot->dead && driver->in_transaction(slot->conn)) {
         if (!slot->discard)
             code = thr_error_set(err, THRONG_MISUSE, 0, NULL,
                                  "a transaction was left open on a connection of the pool; it has been rolled back");

@@ -209,7 +209,6 @@ static int fake_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
         stmt->conn = conn;
         stmt->word = words[i].word;
         stmt->rows = stmt->word == WORD_ROWS ? atoi(sql + 4) : 0;
-        info->columns = stmt->word == WORD_ROWS;
         info->opens = stmt->word == WORD_BEGIN;
         conn->open_statements++;
         (void)atomic_fetch_add(&statements, 1);

@@ -202,11 +202,19 @@ static void a_transaction_dies_with_its_connection(void **state)
     CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
 }
 
+static int refuse_if(void *native, void *arg)
+{
+    (void)native;
+    return *(int *)arg;
+}
+
 /* Property: a connection that turns out to be dead before it did anything is replaced, and the caller never knows; in a
  * transaction, or twice, it is told. */
 static void a_stale_connection_is_replaced(void **state)
 {
-    struct throng_db_options options = {.size = sizeof options, .max_open = 1};
+    int refuses = 0;
+    struct throng_db_options options = {
+        .size = sizeof options, .max_open = 1, .on_open = refuse_if, .on_open_arg = &refuses};
     throng_stmt stmt;
     throng_rows rows;
     throng_db *db;
@@ -228,6 +236,14 @@ static void a_stale_connection_is_replaced(void **state)
     CHECK_EQUAL(throng_db_begin(db, NULL, &tx, NULL), THRONG_OK);
     CHECK_EQUAL(throng_tx_rollback(&tx, NULL), THRONG_OK);
     CHECK_EQUAL(fake_conns(), 1);
+    refuses = 1; /* dead, and no other one to be had, while there is a statement to drop */
+    throng_stmt_close(&stmt);
+    fake_fail_at(1, THR_CONN_STALE);
+    CHECK_EQUAL(throng_db_exec(db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_ERROR);
+    CHECK_EQUAL(throng_db_exec(db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_ERROR);
+    CHECK_EQUAL(fake_conns(), 0);
+    refuses = 0;
+    CHECK_EQUAL(throng_db_exec(db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
     CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
 }
 
