@@ -42,6 +42,19 @@ static uint64_t pin(struct thr_db *db)
     return seq;
 }
 
+/* Announce the newest snapshot as our own: what is the newest version of a page from now on is not used again until
+ * unpin(), whoever supersedes it. An older one would not do: a version that is newer than it may go. */
+static void pin_newest(struct thr_db *db)
+{
+    struct thr_head *head = db->shm.head;
+    uint64_t seq;
+
+    do {
+        seq = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
+        atomic_store_explicit(&head->checkpoint_snapshot, seq, memory_order_seq_cst); /* pairs with reclamation */
+    } while (seq != atomic_load_explicit(&head->visible_seq, memory_order_seq_cst));
+}
+
 static void unpin(struct thr_db *db)
 {
     atomic_store_explicit(&db->shm.head->checkpoint_snapshot, 0, memory_order_seq_cst);
@@ -158,8 +171,7 @@ static void trim(struct thr_db *db, uint32_t entries)
     uint32_t pgno = atomic_load_explicit(&db->trim_page, memory_order_relaxed), index, marked;
     uint64_t floor, seq;
 
-    db->checkpoint_passing = true;
-    pin(db); /* what is the newest version now is not reclaimed under us */
+    pin_newest(db);
     floor = thr_oldest_snapshot(shm, UINT64_MAX);
     for (; entries > 0 && pgno <= db->checkpoint_end; entries--, pgno++) {
         const _Atomic uint32_t *newest = thr_shm_newest(shm, pgno);
