@@ -18,11 +18,6 @@ enum { STEP_ENTRIES = 512, STEP_PAGES = 24, TRIM_ENTRIES = 2048, WRITE_BACK_PAGE
 enum { PASS_FACTOR = 8, BEHIND_FACTOR = 2 };
 static const uint64_t BARRIER_NS = 200000000, RUN_PATIENCE_NS = 10000000000;
 
-static uint64_t oldest(const struct thr_db *db, uint64_t if_none)
-{
-    return db->checkpoint_passing ? thr_oldest_pointing(&db->shm, if_none) : thr_oldest_snapshot(&db->shm, if_none);
-}
-
 /* Choose what is written: the newest version that every snapshot in use sees; or, if old ones are passed, that everybody
  * sees who has pointers into the file. Announce it as a snapshot of our own, so that the versions it sees stay, and make
  * sure that somebody else still held them when we did. */
@@ -33,12 +28,12 @@ static uint64_t pin(struct thr_db *db)
 
     do {
         now = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
-        seq = oldest(db, now);
+        seq = thr_oldest_snapshot(&db->shm, db->checkpoint_passing, now);
         atomic_store_explicit(&head->checkpoint_snapshot, seq, memory_order_seq_cst); /* pairs with reclamation */
         atomic_store_explicit(&head->passing_seq, db->checkpoint_passing ? seq : 0,
                               memory_order_seq_cst); /* pairs with hold_base() */
         now = atomic_load_explicit(&head->visible_seq, memory_order_seq_cst);
-    } while (oldest(db, now) != seq);
+    } while (thr_oldest_snapshot(&db->shm, db->checkpoint_passing, now) != seq);
     return seq;
 }
 
@@ -83,7 +78,7 @@ static int keep_for_older(struct thr_db *db, uint32_t pgno, uint64_t version, co
             return rc;
         }
         if (pgno == 1)
-            thr_heap_page(heap, index)[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
+            thr_page1_unmark(thr_heap_page(heap, index));
         thr_version_insert(heap, &db->checkpoint_frames, pgno, was_free, index, older->seq[i]);
         THR_POINT("kept");
         break;
@@ -172,7 +167,7 @@ static void trim(struct thr_db *db, uint32_t entries)
     uint64_t floor, seq;
 
     pin_newest(db);
-    floor = thr_oldest_snapshot(shm, UINT64_MAX);
+    floor = thr_oldest_snapshot(shm, false, UINT64_MAX);
     for (; entries > 0 && pgno <= db->checkpoint_end; entries--, pgno++) {
         const _Atomic uint32_t *newest = thr_shm_newest(shm, pgno);
         const struct thr_frame *frame;

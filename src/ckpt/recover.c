@@ -46,14 +46,12 @@ static bool ours(const char *name)
 /* A directory, a pipe or a link that leads nowhere is not ours, whatever its name: it must not be opened. */
 static int is_file(const char *directory, const char *name, bool *out)
 {
-    size_t bytes = strlen(directory) + strlen(name) + 2;
-    char *path = thr_os_alloc(bytes);
+    char *path = thr_os_join(directory, name);
     struct thr_stat stat;
     int rc;
 
     if (path == NULL)
         return SQLITE_NOMEM;
-    snprintf(path, bytes, "%s/%s", directory, name);
     rc = thr_os_stat(path, &stat);
     thr_os_free(path);
     *out = rc == SQLITE_OK && stat.is_regular;

@@ -24,8 +24,7 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out)
     }
     if ((rc = thr_base_read(base, page, sizeof page, 0)) != SQLITE_OK)
         return rc;
-    marked = (page[THR_P1_MARK_AT] & THR_P1_MARK) != 0;
-    page[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
+    marked = thr_page1_unmark(page);
     out->page_size = thr_page1_page_size(page);
     if (memcmp(page, "SQLite format 3", 16) != 0 || out->page_size < 512 || out->page_size > 65536 ||
         (out->page_size & (out->page_size - 1)) != 0 || out->page_size - page[THR_P1_RESERVED] < 480 ||
@@ -153,7 +152,7 @@ int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_co
     }
     if (with_list && (rc = write_list(base, page_size, free_pages, page1)) != SQLITE_OK)
         return rc;
-    page1[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
+    thr_page1_unmark(page1);
     thr_put32(page1 + THR_P1_CHANGES, change_counter);
     thr_put32(page1 + THR_P1_VALID_FOR, change_counter);
     thr_put32(page1 + THR_P1_VALID_FOR + 4, SQLITE_VERSION_NUMBER);

@@ -31,7 +31,8 @@ int thr_stock_mark(struct thr_base *base, bool on);
 int thr_stock_write_page1(struct thr_base *base, const uint8_t *page, uint32_t page_size);
 
 /* Complete the file: leave out free pages at the end, write the rest of them as a free list (with_list), the size and
- * the change counter to the header, without the mark, and make the file as long as it says. `free_pages` is ascending and is used up. */
+ * the change counter to the header, without the mark, and make the file as long as it says. `free_pages` is ascending and
+ * is used up. */
 int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_count, struct thr_pages *free_pages,
                      bool with_list, uint32_t change_counter);
 

@@ -121,9 +121,8 @@ static inline void thr_frames_check(const struct thr_heap *heap, struct thr_fram
         *own = (struct thr_frames){.generation = heap->generation};
 }
 
-/* The oldest snapshot in use, or `if_none`; and the oldest of those with pointers into the base file. */
-uint64_t thr_oldest_snapshot(const struct thr_shm *shm, uint64_t if_none);
-uint64_t thr_oldest_pointing(const struct thr_shm *shm, uint64_t if_none);
+/* The oldest snapshot in use, or `if_none`. `pointing`: of those with pointers into the base file. */
+uint64_t thr_oldest_snapshot(const struct thr_shm *shm, bool pointing, uint64_t if_none);
 
 #define THR_SNAPSHOTS_BEFORE 64u
 

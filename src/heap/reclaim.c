@@ -62,20 +62,7 @@ static void snapshots_in_use(const struct thr_shm *shm, struct in_use *use)
         qsort(use->seq, use->count, sizeof use->seq[0], by_seq);
 }
 
-uint64_t thr_oldest_snapshot(const struct thr_shm *shm, uint64_t if_none)
-{
-    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
-    uint64_t oldest = if_none, seq;
-
-    for (uint32_t i = 0; i < high; i++) {
-        seq = atomic_load_explicit(&thr_shm_slot(shm, i)->snapshot, memory_order_seq_cst);
-        if (seq != 0 && seq < oldest)
-            oldest = seq;
-    }
-    return oldest;
-}
-
-uint64_t thr_oldest_pointing(const struct thr_shm *shm, uint64_t if_none)
+uint64_t thr_oldest_snapshot(const struct thr_shm *shm, bool pointing, uint64_t if_none)
 {
     uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
     uint64_t oldest = if_none, seq;
@@ -84,7 +71,7 @@ uint64_t thr_oldest_pointing(const struct thr_shm *shm, uint64_t if_none)
         const struct thr_slot *slot = thr_shm_slot(shm, i);
 
         seq = atomic_load_explicit(&slot->snapshot, memory_order_seq_cst);
-        if (seq != 0 && seq < oldest && atomic_load_explicit(&slot->pointers, memory_order_seq_cst) != 0)
+        if (seq != 0 && seq < oldest && (!pointing || atomic_load_explicit(&slot->pointers, memory_order_seq_cst) != 0))
             oldest = seq;
     }
     return oldest;

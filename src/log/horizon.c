@@ -3,7 +3,6 @@
 
 #include <sqlite3.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -17,16 +16,7 @@ struct place {
 };
 
 enum { PLACE_BYTES = 512 };
-
-static char *path_of(const char *directory)
-{
-    size_t bytes = strlen(directory) + sizeof "/horizon";
-    char *path = thr_os_alloc(bytes);
-
-    if (path != NULL)
-        snprintf(path, bytes, "%s/horizon", directory);
-    return path;
-}
+static const char NAME[] = "horizon";
 
 /* The place that counts; turn 0 if there is none. */
 static int read_places(int fd, struct place *out)
@@ -48,7 +38,7 @@ static int read_places(int fd, struct place *out)
 
 int thr_horizon_read(const char *directory, bool *found_out, uint64_t *number_out)
 {
-    char *path = path_of(directory);
+    char *path = thr_os_join(directory, NAME);
     struct thr_stat stat;
     struct place place;
     int fd, rc;
@@ -74,7 +64,7 @@ int thr_horizon_read(const char *directory, bool *found_out, uint64_t *number_ou
 
 int thr_horizon_write(const char *directory, uint32_t mode, uint64_t number, bool sync)
 {
-    char *path = path_of(directory);
+    char *path = thr_os_join(directory, NAME);
     struct place place;
     int fd, rc;
 

@@ -19,12 +19,10 @@ static const char MAGIC[8] = {'T', 'h', 'r', 'g', 'L', 'o', 'g', '1'};
 
 char *thr_log_path(const char *directory, uint64_t number)
 {
-    size_t bytes = strlen(directory) + 32;
-    char *path = thr_os_alloc(bytes);
+    char name[32];
 
-    if (path != NULL)
-        snprintf(path, bytes, "%s/log-%" PRIu64, directory, number);
-    return path;
+    snprintf(name, sizeof name, "log-%" PRIu64, number);
+    return thr_os_join(directory, name);
 }
 
 static void segment_free(struct thr_segment *segment)

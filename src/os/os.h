@@ -110,6 +110,8 @@ int thr_os_rename(const char *from, const char *to); /* SQLITE_OK, SQLITE_IOERR 
 /* Calls `fn` for each name in the directory but . and .. ; stops when it returns non-zero and returns that. Else
  * SQLITE_OK, SQLITE_NOTFOUND, SQLITE_CANTOPEN, SQLITE_NOMEM, SQLITE_IOERR_READ. */
 int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), void *ctx);
+/* Path of `name` in `directory`; the caller frees it with thr_os_free(). NULL: no memory. */
+char *thr_os_join(const char *directory, const char *name);
 /* Canonical path, as realpath() gives it. `out` has `out_bytes`. SQLITE_OK, SQLITE_NOTFOUND, SQLITE_NOMEM,
  * SQLITE_CANTOPEN (also if `out` is too small). On failure `out` is "". */
 int thr_os_realpath(const char *path, char *out, size_t out_bytes);

@@ -122,6 +122,16 @@ int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), v
     return rc;
 }
 
+char *thr_os_join(const char *directory, const char *name)
+{
+    size_t bytes = strlen(directory) + strlen(name) + sizeof "/";
+    char *path = thr_os_alloc(bytes);
+
+    if (path != NULL)
+        (void)snprintf(path, bytes, "%s/%s", directory, name);
+    return path;
+}
+
 int thr_os_realpath(const char *path, char *out, size_t out_bytes)
 {
     int err = thr_os_fault_path(THR_OS_STAT, path);

@@ -155,6 +155,22 @@ uint64_t thr_shm_counter(const struct thr_shm *shm, enum thr_counter which)
     return sum;
 }
 
+uint32_t thr_shm_oldest_slot(const struct thr_shm *shm, uint64_t *began_ns)
+{
+    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire), oldest = THR_SLOT_MAX;
+
+    for (uint32_t i = 0; i < high; i++) {
+        const struct thr_slot *slot = thr_shm_slot(shm, i);
+        uint64_t began = atomic_load_explicit(&slot->begin_ns, memory_order_relaxed);
+
+        if (atomic_load_explicit(&slot->snapshot, memory_order_acquire) != 0 && began != 0 && began < *began_ns) {
+            *began_ns = began;
+            oldest = i;
+        }
+    }
+    return oldest;
+}
+
 _Atomic uint64_t *thr_shm_bit_words(struct thr_chunk *chunk, enum thr_bits bits)
 {
     switch (bits) {

@@ -55,6 +55,10 @@ static inline struct thr_slot *thr_shm_slot(const struct thr_shm *shm, uint32_t 
 int thr_shm_slot_acquire(struct thr_shm *shm, uint32_t *index_out);
 void thr_shm_slot_release(struct thr_shm *shm, uint32_t index);
 
+/* The slot whose snapshot was taken first, and before *began_ns (thr_os_now_ns()), which becomes that time. THR_SLOT_MAX:
+ * there is none. */
+uint32_t thr_shm_oldest_slot(const struct thr_shm *shm, uint64_t *began_ns);
+
 /* Which bitmap of struct thr_chunk. */
 enum thr_bits { THR_BITS_FREE, THR_BITS_TAKEN, THR_BITS_BASE_FREE };
 bool thr_shm_bit(const struct thr_shm *shm, enum thr_bits bits, uint32_t pgno);

@@ -390,9 +390,6 @@ int thr_commit_finish(struct thr_conn *conn)
     if (!conn->prepared)
         return SQLITE_OK;
     conn->prepared = false;
-    if (conn->group != NULL)
-        thr_log_decide(&conn->db->log, conn->record.bytes);
-    THR_POINT("decided");
     publish_all(conn, conn->plan, conn->prepared_seq);
     /* Whoever supersedes what we have just written must not take it away: our own statements may go on reading it. */
     atomic_store_explicit(&conn->slot->committed, seq, memory_order_seq_cst); /* pairs with reclamation */

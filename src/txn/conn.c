@@ -12,12 +12,7 @@
 
 char *thr_db_file(const struct thr_db *db, const char *name)
 {
-    size_t bytes = strlen(db->directory) + strlen(name) + 2;
-    char *path = thr_os_alloc(bytes);
-
-    if (path != NULL)
-        snprintf(path, bytes, "%s/%s", db->directory, name);
-    return path;
+    return thr_os_join(db->directory, name);
 }
 
 int thr_db_start_heap(struct thr_db *db, uint32_t page_size)

@@ -37,6 +37,15 @@ enum {
 #define THR_P1_MARK 0x80u
 #define THR_P1_MARK_AT (THR_P1_VERSIONS + 1)
 
+/* Take the mark off. Returns whether it was there. */
+static inline bool thr_page1_unmark(uint8_t *page)
+{
+    bool marked = (page[THR_P1_MARK_AT] & THR_P1_MARK) != 0;
+
+    page[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
+    return marked;
+}
+
 static inline uint32_t thr_page1_page_size(const uint8_t *page)
 {
     return (uint32_t)page[THR_P1_PAGE_SIZE] << 8 | (uint32_t)page[THR_P1_PAGE_SIZE + 1] << 16;

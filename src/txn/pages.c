@@ -53,7 +53,7 @@ int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, co
         if ((rc = read_base(conn, pgno, buffer)) != SQLITE_OK)
             return rc;
         if (pgno == 1)
-            buffer[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
+            thr_page1_unmark(buffer);
         /* A checkpoint may have written a newer version under us; then the one that was there is in the chain now. */
         frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
     }
@@ -331,19 +331,12 @@ int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out)
 static void heap_is_full(struct thr_conn *conn)
 {
     struct thr_db *db = conn->db;
-    uint64_t now = thr_os_now_ns(), began_ns = now, began;
-    uint32_t high = atomic_load_explicit(&db->shm.head->slot_high, memory_order_acquire), oldest = conn->slot_index;
+    uint64_t now = thr_os_now_ns(), began_ns = now;
+    uint32_t oldest = thr_shm_oldest_slot(&db->shm, &began_ns);
 
+    if (oldest == THR_SLOT_MAX)
+        oldest = conn->slot_index;
     atomic_store_explicit(&db->heap_short, 1, memory_order_relaxed);
-    for (uint32_t i = 0; i < high; i++) {
-        const struct thr_slot *slot = thr_shm_slot(&db->shm, i);
-
-        began = atomic_load_explicit(&slot->begin_ns, memory_order_relaxed);
-        if (atomic_load_explicit(&slot->snapshot, memory_order_acquire) != 0 && began != 0 && began < began_ns) {
-            began_ns = began;
-            oldest = i;
-        }
-    }
     /* Two messages: SQLite cuts them off at 210 bytes. */
     thr_log(SQLITE_FULL, "throng: no room for page versions of %s: %llu MiB are in use (heap_limit: %llu MiB)",
             db->path, (unsigned long long)thr_heap_used_bytes(&db->heap) >> 20,

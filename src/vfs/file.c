@@ -285,7 +285,8 @@ static int commit_resized(struct thr_main_file *file)
         thr_log(SQLITE_BUSY, "throng: the page size of %s cannot change while it is being read", conn->db->path);
         return SQLITE_BUSY_SNAPSHOT;
     }
-    if ((rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK && (rc = thr_commit_finish(conn)) == SQLITE_OK) {
+    if ((rc = thr_group_set(file, 1)) == SQLITE_OK && (rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK &&
+        (rc = thr_commit_finish(conn)) == SQLITE_OK) {
         if ((rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
             atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
             thr_log(rc,

@@ -6,6 +6,7 @@
 #include "vfs.h"
 
 #include "../os/os.h"
+#include "../os/point.h"
 
 /* The Throng file behind schema `index` of the connection, if it is in a write transaction. */
 static struct thr_main_file *writer_at(sqlite3 *db, int index, bool *end_out)
@@ -138,6 +139,7 @@ void thr_group_decide(struct thr_main_file *file)
         if ((other = writer_at(*file->db, i, &end)) != NULL && other != file && other->conn->prepared &&
             other->conn->group != NULL)
             thr_log_decide(&other->conn->db->log, other->conn->record.bytes);
+    THR_POINT("decided");
 }
 
 void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name)

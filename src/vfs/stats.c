@@ -84,17 +84,10 @@ const char *thr_stats_name(uint32_t index)
 
 static uint64_t oldest_age_ns(const struct thr_shm *shm)
 {
-    uint32_t high = atomic_load_explicit(&shm->head->slot_high, memory_order_acquire);
-    uint64_t oldest = UINT64_MAX, now = thr_os_now_ns(), began;
+    uint64_t now = thr_os_now_ns(), began_ns = now;
 
-    for (uint32_t i = 0; i < high; i++) {
-        struct thr_slot *slot = thr_shm_slot(shm, i);
-
-        if (atomic_load_explicit(&slot->snapshot, memory_order_acquire) != 0 &&
-            (began = atomic_load_explicit(&slot->begin_ns, memory_order_relaxed)) < oldest && began != 0)
-            oldest = began;
-    }
-    return oldest == UINT64_MAX || oldest > now ? 0 : now - oldest;
+    (void)thr_shm_oldest_slot(shm, &began_ns);
+    return now - began_ns;
 }
 
 /* What is known of a lock; of the gates together. */

@@ -6,7 +6,11 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "../clock.h"
+#include "../interrupt.h"
+
 #define MAX_ROUNDS 1000
+#define TICK_NS UINT64_C(50000000) /* so that an interrupt is noticed */
 
 double thr_cpu_us(void)
 {
@@ -22,6 +26,17 @@ void thr_sleep_ns(uint64_t ns)
     struct timespec time = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
 
     (void)nanosleep(&time, NULL);
+}
+
+void thr_sleep_until(uint64_t end_ns, void (*tick)(void *ctx, double done), void *ctx)
+{
+    uint64_t begin_ns = thr_clock_ns(), now_ns;
+
+    while ((now_ns = thr_clock_ns()) < end_ns && !thr_interrupted()) {
+        if (tick != NULL)
+            tick(ctx, (double)(now_ns - begin_ns) / (double)(end_ns - begin_ns));
+        thr_sleep_ns(end_ns - now_ns < TICK_NS ? end_ns - now_ns : TICK_NS);
+    }
 }
 
 static int compare_reals(const void *a, const void *b)

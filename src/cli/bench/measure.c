@@ -8,13 +8,11 @@
 #include <string.h>
 
 #include "../clock.h"
-#include "../interrupt.h"
 #include "client.h"
 #include "figures.h"
 #include "growth.h"
 
 #define WARM_UP_NS UINT64_C(300000000)
-#define TICK_NS UINT64_C(50000000)
 #define NS_PER_SECOND 1e9
 #define NS_PER_MS 1e6
 #define BYTES_PER_KB 1e3
@@ -24,18 +22,6 @@ struct window {
     uint64_t begun_ns, ended_ns;
     double cpu_us;
 };
-
-/* In short steps, so that an interrupt is noticed. */
-static void sleep_until(uint64_t end_ns, uint64_t begin_ns, thr_measure_tick tick, void *ctx)
-{
-    uint64_t now_ns;
-
-    while ((now_ns = thr_clock_ns()) < end_ns && !thr_interrupted()) {
-        if (tick != NULL)
-            tick(ctx, (double)(now_ns - begin_ns) / (double)(end_ns - begin_ns));
-        thr_sleep_ns(end_ns - now_ns < TICK_NS ? end_ns - now_ns : TICK_NS);
-    }
-}
 
 static void set_phase(struct thr_stage *stage, enum thr_phase phase)
 {
@@ -84,7 +70,7 @@ static void watch(struct thr_stage *stage, struct thr_client *clients, uint32_t 
     double cpu_us;
 
     if (!until_done)
-        sleep_until(thr_clock_ns() + WARM_UP_NS, 0, NULL, NULL);
+        thr_sleep_until(thr_clock_ns() + WARM_UP_NS, NULL, NULL);
     cpu_us = thr_cpu_us();
     window->begun_ns = thr_clock_ns();
     set_phase(stage, THR_PHASE_MEASURE);
@@ -92,8 +78,7 @@ static void watch(struct thr_stage *stage, struct thr_client *clients, uint32_t 
         tick(ctx, 0);
         join(clients, count);
     } else {
-        sleep_until(window->begun_ns + (uint64_t)(stage->settings->seconds * NS_PER_SECOND), window->begun_ns, tick,
-                    ctx);
+        thr_sleep_until(window->begun_ns + (uint64_t)(stage->settings->seconds * NS_PER_SECOND), tick, ctx);
     }
     set_phase(stage, THR_PHASE_STOP);
     window->ended_ns = thr_clock_ns();

@@ -13,14 +13,12 @@
 #include "throng/pool.h"
 
 #include "../clock.h"
-#include "../interrupt.h"
 #include "../random.h"
 #include "figures.h"
 #include "start.h"
 #include "stmt.h"
 
 #define WARM_UP_NS UINT64_C(100000000)
-#define STEP_NS UINT64_C(20000000)
 #define NS_PER_SECOND 1e9
 #define BATCH 16 /* operations between two looks at the phase */
 
@@ -150,24 +148,16 @@ static double contended(throng_db *pool)
 
 /* --- one measurement --- */
 
-static void sleep_for(uint64_t ns)
-{
-    uint64_t end = thr_clock_ns() + ns, now;
-
-    while ((now = thr_clock_ns()) < end && !thr_interrupted())
-        thr_sleep_ns(end - now < STEP_NS ? end - now : STEP_NS);
-}
-
 static void watch(struct stage *stage, double *figure)
 {
     uint64_t began_ns;
     double cpu_us;
 
-    sleep_for(WARM_UP_NS);
+    thr_sleep_until(thr_clock_ns() + WARM_UP_NS, NULL, NULL);
     cpu_us = thr_cpu_us();
     began_ns = thr_clock_ns();
     atomic_store_explicit(&stage->phase, MEASURE, memory_order_relaxed);
-    sleep_for((uint64_t)(stage->settings->seconds * NS_PER_SECOND));
+    thr_sleep_until(began_ns + (uint64_t)(stage->settings->seconds * NS_PER_SECOND), NULL, NULL);
     atomic_store_explicit(&stage->phase, STOP, memory_order_relaxed);
     figure[THR_STMT_SECONDS] = (double)(thr_clock_ns() - began_ns) / NS_PER_SECOND;
     figure[THR_STMT_CPU_NS] = (thr_cpu_us() - cpu_us) * 1e3; /* to be divided */
