@@ -354,20 +354,13 @@ static void leave_writer(struct thr_conn *conn)
     thr_turn_release(conn);
 }
 
-int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
+/* Become a writer, if nobody is in the way for long. */
+static int try_to_reserve(struct thr_conn *conn, enum thr_kind kind)
 {
     struct thr_db *db = conn->db;
     bool is_short;
     int rc = SQLITE_OK;
 
-    if (conn->read_only || db->foreign || !db->base.writable || thr_log_failed(&db->log))
-        return SQLITE_READONLY;
-    if (conn->writing)
-        return SQLITE_OK;
-    conn->wants_stripe = true;
-    if (kind == THR_KIND_RAW)
-        kind = THR_KIND_REWRITE; /* no statement is running: the target of a backup */
-    conn->kind = kind;
     if (kind >= THR_KIND_EXCLUSIVE || one_writer(db))
         rc = reserve_alone(conn);
     else if (kind == THR_KIND_IMMEDIATE && !conn->is_protected)
@@ -380,6 +373,28 @@ int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
         conn->writing = true;
     else
         leave_writer(conn);
+    return rc;
+}
+
+int thr_txn_reserve(struct thr_conn *conn, enum thr_kind kind)
+{
+    const struct thr_db *db = conn->db;
+    int rc;
+
+    if (conn->read_only || db->foreign || !db->base.writable || thr_log_failed(&db->log))
+        return SQLITE_READONLY;
+    if (conn->writing)
+        return SQLITE_OK;
+    conn->wants_stripe = true;
+    if (kind == THR_KIND_RAW)
+        kind = THR_KIND_REWRITE; /* no statement is running: the target of a backup */
+    conn->kind = kind;
+    /* In a transaction that has read the pager does not ask the busy handler: with stock locks that would wait for itself.
+     * Here who is in the way does not wait for readers. */
+    for (int count = 0; (rc = try_to_reserve(conn, kind)) == SQLITE_BUSY && kind == THR_KIND_EXPLICIT &&
+                        conn->keep_waiting != NULL && conn->keep_waiting(conn->keep_waiting_ctx, count);
+         count++)
+        ;
     return rc;
 }
 

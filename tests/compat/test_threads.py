@@ -8,7 +8,7 @@ import threading
 import time
 
 import support
-from support import BUSY_SNAPSHOT, FILL, Case, rows, throng, value
+from support import BUSY, BUSY_SNAPSHOT, FILL, Case, rows, throng, value
 
 
 class Threads(Case):
@@ -167,6 +167,24 @@ class Threads(Case):
 
         self.run_threads(work, 3)
         self.assertEqual(value(one, "SELECT count(*) FROM t"), 120)
+        self.at_rest()
+
+    def test_busy_timeout_counts_for_who_has_read_and_wants_to_write(self):
+        alone, two, hasty = self.open(threads=True), self.open(timeout=20), self.open(timeout=0)
+        alone.execute("CREATE TABLE t(a)")
+        alone.execute("BEGIN EXCLUSIVE")
+        for reader in (two, hasty):
+            reader.execute("BEGIN")
+            self.assertEqual(value(reader, "SELECT count(*) FROM t"), 0)
+        with self.fails(BUSY):
+            hasty.execute("INSERT INTO t VALUES(1)")
+        hasty.execute("ROLLBACK")
+        timer = threading.Timer(0.3, alone.execute, ("ROLLBACK",))
+        timer.start()
+        two.execute("INSERT INTO t VALUES(2)")
+        two.execute("COMMIT")
+        timer.join()
+        self.assertEqual(rows(alone, "SELECT a FROM t"), [(2,)])
         self.at_rest()
 
 

@@ -132,8 +132,7 @@ static void run_transaction(sqlite3 *db, struct client *c, const char *begin)
             history_commit(c->txn);
         } else {
             history_forget(c->txn);
-            /* Plain SQLITE_BUSY: it had read, wanted to write, and somebody was alone for longer than that waits (20 ms). */
-            if ((rc & 0xff) != SQLITE_BUSY || strcmp(begin, "BEGIN") != 0)
+            if (rc != SQLITE_BUSY_SNAPSHOT || strcmp(begin, "BEGIN") != 0)
                 check_failed(__FILE__, __LINE__, "%s: code %d: %s", begin, rc, sqlite3_errmsg(db));
             if (!sqlite3_get_autocommit(db))
                 db_exec(db, "ROLLBACK");
