@@ -146,6 +146,8 @@ static void conn_close(void *arg)
         (void)sqlite3_finalize(conn->begin[i]);
     (void)sqlite3_finalize(conn->commit);
     (void)sqlite3_finalize(conn->rollback);
+    if (conn->db != NULL) /* whoever holds it even now must not ask */
+        (void)sqlite3_file_control(conn->db, "main", THR_FCNTL_RUNNING, NULL);
     (void)sqlite3_close_v2(conn->db);
     thr_os_free(conn);
 }
@@ -174,6 +176,7 @@ static int conn_open(void *arg, uint64_t deadline_ns, void **conn_out, throng_er
         rc = sqlite3_exec(conn->db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
     if (rc == SQLITE_OK) {
         conn_limits(conn, 0, false);
+        (void)sqlite3_file_control(conn->db, "main", THR_FCNTL_RUNNING, &conn->running); /* other VFSs do not know it */
         *conn_out = conn;
         return THRONG_OK;
     }
@@ -252,9 +255,11 @@ static int stmt_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
 
 static void stmt_finalize(void *arg, void *statement)
 {
+    struct sqlite_conn *conn = arg;
     struct sqlite_stmt *stmt = statement;
 
-    (void)arg;
+    if (stmt->started)
+        conn->started--;
     (void)sqlite3_finalize(stmt->stmt);
     thr_os_free(stmt);
 }
@@ -348,8 +353,15 @@ THR_HOT static int stmt_next(void *arg, void *statement, throng_error *err)
 {
     struct sqlite_conn *conn = arg;
     struct sqlite_stmt *stmt = statement;
-    int rc = sqlite3_step(stmt->stmt);
+    int rc;
 
+    if (!stmt->started) {
+        stmt->started = true;
+        conn->started++;
+    }
+    conn->running.only = conn->started == 1 ? stmt->stmt : NULL;
+    rc = sqlite3_step(stmt->stmt);
+    conn->running.only = NULL;
     if (rc == SQLITE_ROW)
         return THRONG_ROW;
     if (rc == SQLITE_DONE) {
@@ -363,11 +375,16 @@ THR_HOT static int stmt_next(void *arg, void *statement, throng_error *err)
 
 THR_HOT static int stmt_reset(void *arg, void *statement, throng_error *err)
 {
+    struct sqlite_conn *conn = arg;
     struct sqlite_stmt *stmt = statement;
     int rc = sqlite3_reset(stmt->stmt), code = THRONG_OK;
 
+    if (stmt->started) {
+        stmt->started = false;
+        conn->started--;
+    }
     if (rc != SQLITE_OK && !stmt->failed) /* a statement that was ended early commits here */
-        code = thr_sqlite_error(arg, rc, sqlite3_sql(stmt->stmt), err);
+        code = thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
     stmt->failed = false;
     if (stmt->owns_bytes) {
         (void)sqlite3_clear_bindings(stmt->stmt);

@@ -7,6 +7,7 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 
+#include "../vfs/running.h"
 #include "driver.h"
 
 /* A DSN, understood. Constant once made. */
@@ -31,12 +32,15 @@ struct sqlite_conn {
     int busy_timeout_ms;
     uint64_t busy_since_ns;
     sqlite3_stmt *begin[3], *commit, *rollback;
+    struct thr_running running;
+    unsigned started; /* statements that have been and are not yet reset */
     _Atomic bool interrupted;
 };
 
 struct sqlite_stmt {
     sqlite3_stmt *stmt;
     int parameters;
+    bool started;    /* and not yet reset */
     bool failed;     /* the last step did, and has said so */
     bool owns_bytes; /* bindings hold copies */
     bool is_write;

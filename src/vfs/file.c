@@ -165,6 +165,17 @@ static int main_file_size(sqlite3_file *sqlite_file, sqlite3_int64 *size_out)
     return SQLITE_OK;
 }
 
+static void statements_of(struct thr_main_file *file, struct thr_statement_info *out)
+{
+    thr_statement_info(file->db == NULL ? NULL : *file->db, NULL, out);
+}
+
+/* As far as was told: a statement that another owner of the connection runs may be missing. Good enough to begin. */
+static void statement_of(struct thr_main_file *file, struct thr_statement_info *out)
+{
+    thr_statement_info(file->db == NULL ? NULL : *file->db, file->running == NULL ? NULL : file->running->only, out);
+}
+
 static int lock_shared(struct thr_main_file *file)
 {
     struct thr_statement_info info;
@@ -174,7 +185,7 @@ static int lock_shared(struct thr_main_file *file)
         info.kind = THR_KIND_READ;
         info.writes = false;
     } else {
-        thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+        statement_of(file, &info);
     }
     if (info.writes)
         file->conn->wants_stripe = true;
@@ -193,7 +204,7 @@ static int lock_reserved(struct thr_main_file *file)
     struct thr_statement_info info;
     int rc;
 
-    thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+    statement_of(file, &info);
     if ((rc = thr_txn_reserve(file->conn, info.kind)) == SQLITE_OK)
         file->lock = SQLITE_LOCK_RESERVED;
     return rc;
@@ -268,7 +279,7 @@ static int conflict(struct thr_main_file *file)
 {
     struct thr_statement_info info;
 
-    thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+    statements_of(file, &info);
     if (file->conn->kind != THR_KIND_AUTOCOMMIT || info.busy != 1 || ++file->reruns > RERUNS_MAX)
         return SQLITE_BUSY_SNAPSHOT;
     file->conn->rerun = true; /* the second try is protected: it cannot lose again */
@@ -318,11 +329,11 @@ static int commit(struct thr_main_file *file)
         return rc;
     conn->must_be_next = false;
     if (conn->keeps_lock) {
-        thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+        statements_of(file, &info);
         conn->kind = info.kind == THR_KIND_REWRITE ? info.kind : THR_KIND_EXCLUSIVE;
     }
     if (atomic_load_explicit(&conn->db->shm.head->commit_seq, memory_order_relaxed) != conn->snapshot) {
-        thr_statement_info(file->db == NULL ? NULL : *file->db, &info);
+        statements_of(file, &info);
         conn->must_be_next = info.busy > 1;
     }
     if (thr_plan_new_page_size(conn) != 0) {
@@ -396,6 +407,9 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         return commit_phase_two(file);
     case SQLITE_FCNTL_PDB:
         file->db = arg;
+        return SQLITE_OK;
+    case THR_FCNTL_RUNNING:
+        file->running = arg;
         return SQLITE_OK;
     case SQLITE_FCNTL_BUSYHANDLER:
         memcpy(&file->busy_handler, arg, sizeof file->busy_handler);

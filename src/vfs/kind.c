@@ -68,16 +68,19 @@ static enum thr_kind kind_of_text(const char *sql)
     return THR_KIND_AUTOCOMMIT;
 }
 
-void thr_statement_info(sqlite3 *db, struct thr_statement_info *out)
+void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_info *out)
 {
-    sqlite3_stmt *stmt = NULL;
+    sqlite3_stmt *stmt;
     bool rows = false, immediate = false, exclusive = false, rewrite = false;
 
     memset(out, 0, sizeof *out);
     out->kind = THR_KIND_RAW;
     if (db == NULL)
         return;
-    while ((stmt = sqlite3_next_stmt(db, stmt)) != NULL) {
+    if (only != NULL && !sqlite3_stmt_busy(only))
+        only = NULL;
+    for (stmt = only != NULL ? only : sqlite3_next_stmt(db, NULL); stmt != NULL;
+         stmt = only != NULL ? NULL : sqlite3_next_stmt(db, stmt)) {
         if (!sqlite3_stmt_busy(stmt))
             continue;
         out->busy++;

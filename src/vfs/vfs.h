@@ -9,6 +9,7 @@
 
 #include "../txn/txn.h"
 #include "api.h"
+#include "running.h"
 
 struct thr_open_db;
 struct thr_group;
@@ -31,7 +32,8 @@ struct thr_main_file {
     const char *name; /* as it was opened; SQLite's, valid until it is closed */
     struct thr_open_db *open_db;
     struct thr_conn *conn;
-    sqlite3 **db; /* SQLITE_FCNTL_PDB */
+    sqlite3 **db;                      /* SQLITE_FCNTL_PDB */
+    const struct thr_running *running; /* NULL: nobody tells */
     int (*busy_handler)(void *);
     void *busy_arg;
     int lock;
@@ -89,7 +91,8 @@ struct thr_statement_info {
     bool writes;   /* a running statement may write */
     uint32_t busy; /* statements that are running */
 };
-void thr_statement_info(sqlite3 *db, struct thr_statement_info *out);
+/* `only`: if it is running, no other statement is. NULL: all statements of the connection are looked at. */
+void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_info *out);
 
 /* journal.c */
 int thr_journal_open(const char *name, sqlite3_file *file);

@@ -22,6 +22,7 @@ struct spy_file {
 };
 
 static sqlite3 *db;
+static sqlite3_stmt *told; /* the statement that is said to run alone */
 static struct thr_statement_info at_shared, at_reserved;
 static int shared_locks, reserved_locks;
 static sqlite3_vfs spy_vfs, *real_vfs;
@@ -68,10 +69,10 @@ static int spy_size(sqlite3_file *file, sqlite3_int64 *bytes_out)
 static int spy_lock(sqlite3_file *file, int lock)
 {
     if (lock == SQLITE_LOCK_SHARED) {
-        thr_statement_info(db, &at_shared);
+        thr_statement_info(db, told, &at_shared);
         shared_locks++;
     } else if (lock == SQLITE_LOCK_RESERVED) {
-        thr_statement_info(db, &at_reserved);
+        thr_statement_info(db, told, &at_reserved);
         reserved_locks++;
     }
     return real_of(file)->pMethods->xLock(real_of(file), lock);
@@ -189,51 +190,91 @@ static void begin_watch(void)
     memset(&at_reserved, 0, sizeof at_reserved);
 }
 
+static const struct {
+    const char *sql;
+    enum thr_kind kind;
+    bool locks_shared, locks_reserved;
+} TEXTS[] = {
+    {"SELECT count(*) FROM t", THR_KIND_READ, true, false},
+    {"  -- INSERT\n/* BEGIN IMMEDIATE */ SELECT b FROM t", THR_KIND_READ, true, false},
+    {"INSERT INTO t(b) VALUES('BEGIN IMMEDIATE')", THR_KIND_AUTOCOMMIT, true, true},
+    {"/* VACUUM */ UPDATE t SET b = 5 -- BEGIN EXCLUSIVE", THR_KIND_AUTOCOMMIT, true, true},
+    {"WITH x(y) AS (SELECT 1) INSERT INTO t(b) SELECT y FROM x", THR_KIND_AUTOCOMMIT, true, true},
+    {"CREATE TABLE begin_immediate(x)", THR_KIND_AUTOCOMMIT, true, true},
+    {"DROP TABLE begin_immediate", THR_KIND_AUTOCOMMIT, true, true},
+    {"INSERT INTO t(b) VALUES(9) RETURNING a", THR_KIND_RETURNING, true, true},
+    {"DELETE FROM t WHERE a > 3 RETURNING b", THR_KIND_RETURNING, true, true},
+    {"BEGIN IMMEDIATE", THR_KIND_IMMEDIATE, true, true},
+    {"begin immediate transaction", THR_KIND_IMMEDIATE, true, true},
+    {";;\t -- x\n /* y */ BeGiN/**/ImMeDiAtE;", THR_KIND_IMMEDIATE, true, true},
+    {"BEGIN -- EXCLUSIVE\n IMMEDIATE", THR_KIND_IMMEDIATE, true, true},
+    {"BEGIN EXCLUSIVE", THR_KIND_EXCLUSIVE, true, true},
+    {"/*;*/begin /* IMMEDIATE */ exclusive TRANSACTION", THR_KIND_EXCLUSIVE, true, true},
+    {"VACUUM", THR_KIND_REWRITE, true, true},
+    {"-- INTO\n vacuum main", THR_KIND_REWRITE, true, true},
+    {"BEGIN", THR_KIND_RAW, false, false},
+    {"BEGIN DEFERRED", THR_KIND_RAW, false, false},
+};
+
 /* Property: what the text says, in whatever case and behind whatever comments, is the kind that is found, at the first
  * lock and when the transaction becomes a writer. */
 static void the_text_tells_the_kind(void **state)
 {
-    static const struct {
-        const char *sql;
-        enum thr_kind kind;
-        bool locks_shared, locks_reserved;
-    } CASES[] = {
-        {"SELECT count(*) FROM t", THR_KIND_READ, true, false},
-        {"  -- INSERT\n/* BEGIN IMMEDIATE */ SELECT b FROM t", THR_KIND_READ, true, false},
-        {"INSERT INTO t(b) VALUES('BEGIN IMMEDIATE')", THR_KIND_AUTOCOMMIT, true, true},
-        {"/* VACUUM */ UPDATE t SET b = 5 -- BEGIN EXCLUSIVE", THR_KIND_AUTOCOMMIT, true, true},
-        {"WITH x(y) AS (SELECT 1) INSERT INTO t(b) SELECT y FROM x", THR_KIND_AUTOCOMMIT, true, true},
-        {"CREATE TABLE begin_immediate(x)", THR_KIND_AUTOCOMMIT, true, true},
-        {"DROP TABLE begin_immediate", THR_KIND_AUTOCOMMIT, true, true},
-        {"INSERT INTO t(b) VALUES(9) RETURNING a", THR_KIND_RETURNING, true, true},
-        {"DELETE FROM t WHERE a > 3 RETURNING b", THR_KIND_RETURNING, true, true},
-        {"BEGIN IMMEDIATE", THR_KIND_IMMEDIATE, true, true},
-        {"begin immediate transaction", THR_KIND_IMMEDIATE, true, true},
-        {";;\t -- x\n /* y */ BeGiN/**/ImMeDiAtE;", THR_KIND_IMMEDIATE, true, true},
-        {"BEGIN -- EXCLUSIVE\n IMMEDIATE", THR_KIND_IMMEDIATE, true, true},
-        {"BEGIN EXCLUSIVE", THR_KIND_EXCLUSIVE, true, true},
-        {"/*;*/begin /* IMMEDIATE */ exclusive TRANSACTION", THR_KIND_EXCLUSIVE, true, true},
-        {"VACUUM", THR_KIND_REWRITE, true, true},
-        {"-- INTO\n vacuum main", THR_KIND_REWRITE, true, true},
-        {"BEGIN", THR_KIND_RAW, false, false},
-        {"BEGIN DEFERRED", THR_KIND_RAW, false, false},
-    };
-
     (void)state;
-    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+    for (size_t i = 0; i < sizeof TEXTS / sizeof TEXTS[0]; i++) {
         begin_watch();
-        exec(CASES[i].sql);
-        if ((shared_locks > 0) != CASES[i].locks_shared || (reserved_locks > 0) != CASES[i].locks_reserved)
-            fail_msg("%s: locks %d, %d", CASES[i].sql, shared_locks, reserved_locks);
-        if (shared_locks > 0 && at_shared.kind != CASES[i].kind)
-            fail_msg("%s: at SHARED kind %d, not %d", CASES[i].sql, (int)at_shared.kind, (int)CASES[i].kind);
-        if (reserved_locks > 0 && at_reserved.kind != CASES[i].kind)
-            fail_msg("%s: at RESERVED kind %d, not %d", CASES[i].sql, (int)at_reserved.kind, (int)CASES[i].kind);
+        exec(TEXTS[i].sql);
+        if ((shared_locks > 0) != TEXTS[i].locks_shared || (reserved_locks > 0) != TEXTS[i].locks_reserved)
+            fail_msg("%s: locks %d, %d", TEXTS[i].sql, shared_locks, reserved_locks);
+        if (shared_locks > 0 && at_shared.kind != TEXTS[i].kind)
+            fail_msg("%s: at SHARED kind %d, not %d", TEXTS[i].sql, (int)at_shared.kind, (int)TEXTS[i].kind);
+        if (reserved_locks > 0 && at_reserved.kind != TEXTS[i].kind)
+            fail_msg("%s: at RESERVED kind %d, not %d", TEXTS[i].sql, (int)at_reserved.kind, (int)TEXTS[i].kind);
         if (reserved_locks > 0)
             assert_true(at_reserved.writes);
         if (!sqlite3_get_autocommit(db))
             exec("COMMIT");
     }
+}
+
+/* Property: told which statement runs, the kind is the same, and no other statement was looked at; told of one that does
+ * not run, it looks for itself. */
+static void being_told_gives_the_same_kind(void **state)
+{
+    enum { COUNT = sizeof TEXTS / sizeof TEXTS[0] };
+    sqlite3_stmt *reader = NULL, *idle = NULL, *stmt;
+
+    (void)state;
+    exec("ATTACH ':memory:' AS other; CREATE TABLE other.o(x); INSERT INTO o VALUES(1), (2)");
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT x FROM o", -1, &reader, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT 1", -1, &idle, NULL), SQLITE_OK);
+    for (size_t i = 0; i < (size_t)COUNT * 2; i++) {
+        const char *sql = TEXTS[i % COUNT].sql;
+        bool right = i < COUNT;
+
+        /* refused while another statement runs */
+        if (TEXTS[i % COUNT].kind == THR_KIND_REWRITE || strncmp(sql, "DROP", 4) == 0)
+            continue;
+        assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_step(reader), SQLITE_ROW);
+        begin_watch();
+        told = right ? stmt : idle;
+        while (sqlite3_step(stmt) == SQLITE_ROW)
+            ;
+        told = NULL;
+        assert_int_equal(sqlite3_finalize(stmt), SQLITE_OK);
+        assert_int_equal(sqlite3_reset(reader), SQLITE_OK);
+        if (TEXTS[i % COUNT].locks_shared) {
+            if (shared_locks == 0 || at_shared.kind != TEXTS[i % COUNT].kind)
+                fail_msg("%s: at SHARED kind %d, not %d", sql, (int)at_shared.kind, (int)TEXTS[i % COUNT].kind);
+            assert_int_equal(at_shared.busy, right ? 1 : 2);
+        }
+        if (!sqlite3_get_autocommit(db))
+            exec("COMMIT");
+        exec("DROP TABLE IF EXISTS begin_immediate");
+    }
+    assert_int_equal(sqlite3_finalize(reader), SQLITE_OK);
+    assert_int_equal(sqlite3_finalize(idle), SQLITE_OK);
 }
 
 /* Property: VACUUM INTO leaves the database that it reads as it is, so it is no rewrite, wherever its comments are. */
@@ -329,9 +370,9 @@ static void without_a_statement_it_is_raw(void **state)
     sqlite3_backup *backup;
 
     (void)state;
-    thr_statement_info(NULL, &info);
+    thr_statement_info(NULL, NULL, &info);
     assert_int_equal(info.kind, THR_KIND_RAW);
-    thr_statement_info(db, &info);
+    thr_statement_info(db, NULL, &info);
     assert_int_equal(info.kind, THR_KIND_RAW);
     assert_int_equal(info.busy, 0);
     assert_int_equal(sqlite3_open(":memory:", &to), SQLITE_OK);
@@ -349,6 +390,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_text_tells_the_kind, setup, teardown),
+        cmocka_unit_test_setup_teardown(being_told_gives_the_same_kind, setup, teardown),
         cmocka_unit_test_setup_teardown(vacuum_into_is_no_rewrite, setup, teardown),
         cmocka_unit_test_setup_teardown(inside_begin_everything_is_explicit, setup, teardown),
         cmocka_unit_test_setup_teardown(a_reader_beside_a_writer_is_counted, setup, teardown),

@@ -17,6 +17,7 @@ struct thr_stmt_settings {
     struct thr_settings common;
     struct thr_counts threads;
     uint64_t rows;
+    uint32_t statements; /* others that a connection keeps */
     double seconds;
     bool way[THR_STMT_WAYS]; /* which of them are measured */
 };

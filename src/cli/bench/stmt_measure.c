@@ -20,6 +20,7 @@
 
 #define WARM_UP_NS UINT64_C(100000000)
 #define NS_PER_SECOND 1e9
+#define SQL_BYTES 64
 #define BATCH 16 /* operations between two looks at the phase */
 
 static const char SQL[] = "SELECT v FROM t WHERE id=?";
@@ -48,6 +49,11 @@ struct worker {
     uint64_t bytes;      /* read: so that nothing is left out */
     char error[THR_ERROR_BYTES];
 };
+
+static void other_sql(char *sql, uint32_t number)
+{
+    (void)snprintf(sql, SQL_BYTES, "SELECT v FROM t WHERE id=? + %" PRIu32, number);
+}
 
 static bool by_pool(struct worker *worker, int64_t id)
 {
@@ -91,8 +97,24 @@ static void open_raw(struct worker *worker)
 
     if (rc == SQLITE_OK)
         rc = sqlite3_prepare_v3(worker->db, SQL, -1, SQLITE_PREPARE_PERSISTENT, &worker->raw, NULL);
+    for (uint32_t i = 0; rc == SQLITE_OK && i < stage->settings->statements; i++) {
+        sqlite3_stmt *other; /* the connection's list has it */
+        char sql[SQL_BYTES];
+
+        other_sql(sql, i);
+        rc = sqlite3_prepare_v3(worker->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &other, NULL);
+    }
     if (rc != SQLITE_OK)
         (void)sqlite3_snprintf((int)sizeof worker->error, worker->error, "%s", sqlite3_errmsg(worker->db));
+}
+
+static void close_raw(struct worker *worker)
+{
+    sqlite3_stmt *stmt;
+
+    while (worker->db != NULL && (stmt = sqlite3_next_stmt(worker->db, NULL)) != NULL)
+        (void)sqlite3_finalize(stmt);
+    (void)sqlite3_close(worker->db);
 }
 
 static void *work(void *arg)
@@ -116,17 +138,38 @@ static void *work(void *arg)
         }
         worker->operations += phase == MEASURE ? BATCH : 0;
     }
-    (void)sqlite3_finalize(worker->raw);
-    (void)sqlite3_close(worker->db);
+    close_raw(worker);
     return NULL;
 }
 
 /* --- the pool --- */
 
+/* Every connection gets the other statements: all are taken at once, so that none gets them twice. */
+static int fill_pool(const struct stage *stage, uint32_t threads, throng_error *error)
+{
+    throng_conn conns[THR_BENCH_MAX_CLIENTS] = {0};
+    char sql[SQL_BYTES];
+    int code = THRONG_OK;
+
+    for (uint32_t i = 0; code == THRONG_OK && i < threads; i++)
+        code = throng_db_conn(stage->pool, NULL, &conns[i], error);
+    for (uint32_t i = 0; i < stage->settings->statements * threads; i++) {
+        other_sql(sql, i / threads);
+        if (code == THRONG_OK)
+            code = throng_conn_exec(&conns[i % threads], NULL, sql, THRONG_ARGS(throng_int(0)), NULL, error);
+    }
+    for (uint32_t i = 0; i < threads; i++)
+        (void)throng_conn_close(&conns[i], NULL);
+    return code;
+}
+
 static const char *open_pool(struct stage *stage, uint32_t threads)
 {
     const struct thr_settings *settings = &stage->settings->common;
-    struct throng_db_options options = {.size = sizeof options, .max_open = threads, .no_thread = 1};
+    struct throng_db_options options = {.size = sizeof options,
+                                        .max_open = threads,
+                                        .cached_statements = stage->settings->statements + 1,
+                                        .no_thread = 1};
     static char message[THR_ERROR_BYTES];
     throng_error error;
     char dsn[sizeof stage->target->path + 200];
@@ -134,7 +177,8 @@ static const char *open_pool(struct stage *stage, uint32_t threads)
     (void)snprintf(dsn, sizeof dsn, "sqlite:%s?vfs=%s&synchronous=%s&mmap_size=%" PRId64, stage->target->path,
                    settings->vfs, settings->synchronous, settings->mmap_bytes);
     if (throng_db_open(dsn, &options, &stage->pool, &error) == THRONG_OK &&
-        throng_db_prepare(stage->pool, NULL, SQL, &stage->stmt, &error) == THRONG_OK)
+        throng_db_prepare(stage->pool, NULL, SQL, &stage->stmt, &error) == THRONG_OK &&
+        fill_pool(stage, threads, &error) == THRONG_OK)
         return NULL;
     return sqlite3_snprintf((int)sizeof message, message, "the pool: %s", error.message);
 }

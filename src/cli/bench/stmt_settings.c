@@ -7,6 +7,7 @@
 
 static const struct thr_range threads_range = {1, THR_BENCH_MAX_CLIENTS};
 static const struct thr_range rows_range = {1, 100000000};
+static const struct thr_range statements_range = {0, 10000};
 
 #define AT(field) offsetof(struct thr_stmt_settings, field)
 
@@ -37,6 +38,9 @@ static const struct thr_option options[] = {
      "numbers of threads to run in turn (default 1,2,64)"},
     {"rows", "N", thr_parse_u64, AT(rows), &rows_range, "a number from 1 to 100000000",
      "of the table (default 10000: all in the page caches)"},
+    {"statements", "N", thr_parse_u32, AT(statements), &statements_range, "a number from 0 to 10000",
+     "other prepared statements that each connection keeps, unused\n"
+     "(default 0); of pool and raw"},
     {"seconds", "S", thr_parse_real, AT(seconds), NULL, "a number of seconds, 0.05 to 3600",
      "length of one measurement (default 1)"},
 };
