@@ -19,7 +19,7 @@ static const char *failed(const char *what, sqlite3 *db)
 
 /* --- adding up --- */
 
-static void add_lock(struct thr_contention *into, const struct thr_lock_count *from)
+void thr_contention_add_lock(struct thr_contention *into, const struct thr_lock_count *from)
 {
     struct thr_lock_count *lock = into->locks;
 
@@ -70,7 +70,7 @@ static void add_page(struct thr_contention *into, const struct thr_hot_page *fro
 void thr_contention_add(struct thr_contention *into, const struct thr_contention *from)
 {
     for (uint32_t i = 0; i < from->lock_count; i++)
-        add_lock(into, &from->locks[i]);
+        thr_contention_add_lock(into, &from->locks[i]);
     for (uint32_t i = 0; i < from->page_count; i++)
         add_page(into, &from->pages[i]);
 }
@@ -99,7 +99,7 @@ static void read_counter(struct thr_contention *counted, const char *counter, ui
             continue;
         (void)snprintf(lock.name, sizeof lock.name, "throng %.*s", (int)(length - prefix - suffix), counter + prefix);
         memcpy((char *)&lock + figures[i].offset, &value, sizeof value);
-        add_lock(counted, &lock);
+        thr_contention_add_lock(counted, &lock);
     }
 }
 
@@ -135,7 +135,8 @@ const char *thr_contention_begin(const struct thr_settings *settings, const stru
                                  sqlite3 **probe_out)
 {
     *probe_out = NULL;
-    if (target->engine->journal_mode == NULL && thr_database_open(settings, target, probe_out) != SQLITE_OK) {
+    if (target->engine->journal_mode == NULL && strcmp(settings->vfs, "throng") == 0 &&
+        thr_database_open(settings, target, probe_out) != SQLITE_OK) {
         const char *message = failed("opening the database", *probe_out);
 
         (void)sqlite3_close(*probe_out);
@@ -157,7 +158,7 @@ const char *thr_contention_end(sqlite3 *probe, struct thr_contention *into)
         struct thr_lock_count kind = kinds[i];
 
         (void)snprintf(kind.name, sizeof kind.name, "sqlite %.20s", kinds[i].name);
-        add_lock(&counted, &kind);
+        thr_contention_add_lock(&counted, &kind);
     }
     (void)sqlite3_close(probe);
     if (message == NULL)

@@ -31,6 +31,8 @@ const char *thr_contention_begin(const struct thr_settings *settings, const stru
 /* Add what was counted, and close the probe. */
 const char *thr_contention_end(sqlite3 *probe, struct thr_contention *into);
 
+/* Of locks with the same name the figures are added up. */
+void thr_contention_add_lock(struct thr_contention *into, const struct thr_lock_count *from);
 void thr_contention_add(struct thr_contention *into, const struct thr_contention *from);
 
 /* Find out what the pages belong to now: by dbstat if this SQLite has it, else only for the roots of tables and indexes.

@@ -30,10 +30,12 @@ static const char *const figure_names[THR_STMT_FIGURE_COUNT] = {
 struct stmt_bench {
     struct thr_stmt_settings settings;
     struct thr_target target;
+    struct thr_target peers; /* their database: the same, in WAL mode */
     struct thr_progress progress;
     char directory[768];
     struct thr_stmt_result *results; /* [round][threads][way] */
     struct thr_stmt_result *summary; /* [threads][way] */
+    struct thr_contention *locks;    /* [threads][way]; NULL: not counted */
 };
 
 static uint32_t cells_of(const struct thr_stmt_settings *settings)
@@ -70,11 +72,12 @@ static const char *measure_all(struct stmt_bench *bench)
         thr_progress_show(&bench->progress, (double)i / total, "%s: %" PRIu32 " thread%s", way_names[way], threads,
                           threads == 1 ? "" : "s");
         if (way >= THR_STMT_GO)
-            message = thr_stmt_peer_measure(settings, &bench->target, bench->directory, (enum thr_stmt_way)way, threads,
-                                            &bench->results[i]);
+            message = thr_stmt_peer_measure(settings, bench->peers.path, bench->directory, (enum thr_stmt_way)way,
+                                            threads, &bench->results[i]);
         else
             message = thr_stmt_measure(settings, &bench->target, (enum thr_stmt_way)way, threads,
-                                       settings->common.seed + 1 + i / THR_STMT_WAYS, &bench->results[i]);
+                                       settings->common.seed + 1 + i / THR_STMT_WAYS,
+                                       bench->locks != NULL ? &bench->locks[i % cells] : NULL, &bench->results[i]);
         if (message == NULL && thr_interrupted())
             message = "interrupted";
     }
@@ -99,6 +102,25 @@ static double pool_cost(const struct stmt_bench *bench, uint32_t set)
     const struct thr_stmt_result *both = &bench->summary[set * THR_STMT_WAYS];
 
     return both[THR_STMT_POOL].figure[THR_STMT_CPU_NS] - both[THR_STMT_RAW].figure[THR_STMT_CPU_NS];
+}
+
+static void print_locks(const struct stmt_bench *bench)
+{
+    static struct thr_contention_row rows[THR_BENCH_MAX_SETS * THR_STMT_WAYS];
+    static char labels[THR_BENCH_MAX_SETS][24];
+    const struct thr_stmt_settings *settings = &bench->settings;
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < cells_of(settings); i++) {
+        uint32_t set = i / THR_STMT_WAYS, way = i % THR_STMT_WAYS;
+
+        if (!settings->way[way] || way >= THR_STMT_GO) /* peers are other processes */
+            continue;
+        (void)snprintf(labels[set], sizeof labels[set], "%" PRIu32 " thread%s", settings->threads.value[set],
+                       settings->threads.value[set] == 1 ? "" : "s");
+        rows[count++] = (struct thr_contention_row){way_names[way], labels[set], &bench->locks[i]};
+    }
+    thr_contention_text(rows, count);
 }
 
 static void print_text(const struct stmt_bench *bench)
@@ -135,6 +157,8 @@ static void print_text(const struct stmt_bench *bench)
     }
     thr_table_print(table, stdout);
     thr_table_close(table);
+    if (bench->locks != NULL)
+        print_locks(bench);
     if (bench->target.errors > 0)
         printf("\n%" PRIu64 " threads ended with an error, the first: %s\n", bench->target.errors,
                bench->target.first_error);
@@ -161,6 +185,8 @@ static void print_json(const struct stmt_bench *bench)
         thr_json_integer(&json, "threads", settings->threads.value[i / THR_STMT_WAYS]);
         for (int figure = 0; figure < THR_STMT_FIGURE_COUNT; figure++)
             thr_json_real(&json, figure_names[figure], bench->summary[i].figure[figure]);
+        if (bench->locks != NULL && i % THR_STMT_WAYS < THR_STMT_GO)
+            thr_contention_json(&json, &bench->locks[i]);
         thr_json_close(&json, '}');
     }
     thr_json_close(&json, ']');
@@ -179,6 +205,10 @@ static const char *run(struct stmt_bench *bench)
     bench->target.engine = &thr_engines[0];
     (void)snprintf(bench->target.path, sizeof bench->target.path, "%s/stmt.db", bench->directory);
     message = thr_database_load(&bench->settings.common, bench->target.path, schema, fill, &bench->settings);
+    bench->peers.engine = &thr_engines[1];
+    (void)snprintf(bench->peers.path, sizeof bench->peers.path, "%s/peers.db", bench->directory);
+    if (message == NULL && (bench->settings.way[THR_STMT_GO] || bench->settings.way[THR_STMT_LIBZDB]))
+        message = thr_database_copy(&bench->settings.common, bench->target.path, &bench->peers);
     for (int way = THR_STMT_GO; message == NULL && way < THR_STMT_WAYS; way++)
         if (bench->settings.way[way])
             bench->settings.way[way] = thr_stmt_peer_make(bench->directory, (enum thr_stmt_way)way);
@@ -208,8 +238,11 @@ int thr_bench_stmt(int argc, char **argv)
     thr_progress_open(&bench.progress, settings->common.quiet);
     bench.results = calloc((size_t)cells_of(settings) * settings->common.rounds, sizeof *bench.results);
     bench.summary = calloc(cells_of(settings), sizeof *bench.summary);
-    message = bench.results == NULL || bench.summary == NULL ? "out of memory"
-                                                             : thr_settings_apply(&settings->common, false);
+    if (settings->common.contention)
+        bench.locks = calloc(cells_of(settings), sizeof *bench.locks);
+    message = bench.results == NULL || bench.summary == NULL || (settings->common.contention && bench.locks == NULL)
+                  ? "out of memory"
+                  : thr_settings_apply(&settings->common, false);
     if (message == NULL)
         message = thr_directory_make(settings->common.directory, BYTES_WANTED + settings->rows * BYTES_PER_ROW,
                                      bench.directory, sizeof bench.directory);
@@ -224,6 +257,7 @@ int thr_bench_stmt(int argc, char **argv)
         fprintf(stderr, "throng bench stmt: %s\n", message);
     free(bench.results);
     free(bench.summary);
+    free(bench.locks);
     if (thr_interrupted())
         return THR_EXIT_INTERRUPTED;
     return message == NULL && bench.target.errors == 0 ? THR_EXIT_OK : THR_EXIT_FAILED;

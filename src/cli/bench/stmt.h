@@ -8,6 +8,7 @@
 #ifndef THR_BENCH_STMT_H
 #define THR_BENCH_STMT_H
 
+#include "contention.h"
 #include "database.h"
 #include "settings.h"
 
@@ -17,7 +18,8 @@ struct thr_stmt_settings {
     struct thr_settings common;
     struct thr_counts threads;
     uint64_t rows;
-    uint32_t statements; /* others that a connection keeps */
+    uint32_t connections; /* of the pool; 0: one for each thread */
+    uint32_t statements;  /* others that a connection keeps */
     double seconds;
     bool way[THR_STMT_WAYS]; /* which of them are measured */
 };
@@ -34,17 +36,24 @@ struct thr_stmt_result {
     double figure[THR_STMT_FIGURE_COUNT];
 };
 
-/* One measurement. Errors are added to `target`. Returns NULL, or why there is no result. */
+/* One measurement. Errors are added to `target`; the locks that were taken to *locks, unless it is NULL. Returns NULL, or
+ * why there is no result. */
 const char *thr_stmt_measure(const struct thr_stmt_settings *settings, struct thr_target *target, enum thr_stmt_way way,
-                             uint32_t threads, uint64_t seed, struct thr_stmt_result *out);
+                             uint32_t threads, uint64_t seed, struct thr_contention *locks,
+                             struct thr_stmt_result *out);
 
 /* --- stmt_peer.c: others, in processes of their own --- */
 
 /* Compile it. False: that cannot be done, and a word about it was printed. */
 bool thr_stmt_peer_make(const char *directory, enum thr_stmt_way way);
-const char *thr_stmt_peer_measure(const struct thr_stmt_settings *settings, const struct thr_target *target,
-                                  const char *directory, enum thr_stmt_way way, uint32_t threads,
-                                  struct thr_stmt_result *out);
+const char *thr_stmt_peer_measure(const struct thr_stmt_settings *settings, const char *database, const char *directory,
+                                  enum thr_stmt_way way, uint32_t threads, struct thr_stmt_result *out);
+
+/* With so many threads. */
+static inline uint32_t thr_stmt_connections(const struct thr_stmt_settings *settings, uint32_t threads)
+{
+    return settings->connections != 0 && settings->connections < threads ? settings->connections : threads;
+}
 
 /* An exit code of enum thr_exit, or -1: go on. */
 int thr_stmt_settings_parse(int argc, char **argv, struct thr_stmt_settings *out);

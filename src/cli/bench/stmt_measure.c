@@ -145,29 +145,29 @@ static void *work(void *arg)
 /* --- the pool --- */
 
 /* Every connection gets the other statements: all are taken at once, so that none gets them twice. */
-static int fill_pool(const struct stage *stage, uint32_t threads, throng_error *error)
+static int fill_pool(const struct stage *stage, uint32_t connections, throng_error *error)
 {
     throng_conn conns[THR_BENCH_MAX_CLIENTS] = {0};
     char sql[SQL_BYTES];
     int code = THRONG_OK;
 
-    for (uint32_t i = 0; code == THRONG_OK && i < threads; i++)
+    for (uint32_t i = 0; code == THRONG_OK && i < connections; i++)
         code = throng_db_conn(stage->pool, NULL, &conns[i], error);
-    for (uint32_t i = 0; i < stage->settings->statements * threads; i++) {
-        other_sql(sql, i / threads);
+    for (uint32_t i = 0; i < stage->settings->statements * connections; i++) {
+        other_sql(sql, i / connections);
         if (code == THRONG_OK)
-            code = throng_conn_exec(&conns[i % threads], NULL, sql, THRONG_ARGS(throng_int(0)), NULL, error);
+            code = throng_conn_exec(&conns[i % connections], NULL, sql, THRONG_ARGS(throng_int(0)), NULL, error);
     }
-    for (uint32_t i = 0; i < threads; i++)
+    for (uint32_t i = 0; i < connections; i++)
         (void)throng_conn_close(&conns[i], NULL);
     return code;
 }
 
-static const char *open_pool(struct stage *stage, uint32_t threads)
+static const char *open_pool(struct stage *stage, uint32_t connections)
 {
     const struct thr_settings *settings = &stage->settings->common;
     struct throng_db_options options = {.size = sizeof options,
-                                        .max_open = threads,
+                                        .max_open = connections,
                                         .cached_statements = stage->settings->statements + 1,
                                         .no_thread = 1};
     static char message[THR_ERROR_BYTES];
@@ -178,16 +178,20 @@ static const char *open_pool(struct stage *stage, uint32_t threads)
                    settings->vfs, settings->synchronous, settings->mmap_bytes);
     if (throng_db_open(dsn, &options, &stage->pool, &error) == THRONG_OK &&
         throng_db_prepare(stage->pool, NULL, SQL, &stage->stmt, &error) == THRONG_OK &&
-        fill_pool(stage, threads, &error) == THRONG_OK)
+        fill_pool(stage, connections, &error) == THRONG_OK)
         return NULL;
     return sqlite3_snprintf((int)sizeof message, message, "the pool: %s", error.message);
 }
 
-static double contended(throng_db *pool)
+static void read_pool_locks(throng_db *pool, struct thr_lock_count *out)
 {
     struct throng_stats stats = {.size = sizeof stats};
 
-    return throng_db_stats(pool, &stats, NULL) == THRONG_OK ? (double)stats.lock_contended : (double)NAN;
+    *out = (struct thr_lock_count){.name = "pool"};
+    if (pool == NULL || throng_db_stats(pool, &stats, NULL) != THRONG_OK)
+        return;
+    out->acquisitions = stats.lock_acquired;
+    out->contended = stats.lock_contended;
 }
 
 /* --- one measurement --- */
@@ -229,20 +233,33 @@ static const char *run(struct stage *stage, struct worker *workers, uint32_t thr
 }
 
 const char *thr_stmt_measure(const struct thr_stmt_settings *settings, struct thr_target *target, enum thr_stmt_way way,
-                             uint32_t threads, uint64_t seed, struct thr_stmt_result *out)
+                             uint32_t threads, uint64_t seed, struct thr_contention *locks, struct thr_stmt_result *out)
 {
     struct stage stage = {.settings = settings, .target = target, .way = way};
     struct worker *workers = aligned_alloc(_Alignof(struct worker), threads * sizeof *workers);
-    const char *message = workers == NULL ? "out of memory" : NULL;
+    const char *message = workers == NULL ? "out of memory" : NULL, *later;
     double *figure = out->figure, operations = 0;
+    struct thr_lock_count before, after;
+    sqlite3 *probe = NULL;
 
+    if (message == NULL && locks != NULL)
+        message = thr_contention_begin(&settings->common, target, &probe);
     if (message == NULL && way == THR_STMT_POOL)
-        message = open_pool(&stage, threads);
+        message = open_pool(&stage, thr_stmt_connections(settings, threads));
     if (message == NULL) {
         memset(workers, 0, threads * sizeof *workers);
         thr_start_open(&stage.start);
+        read_pool_locks(stage.pool, &before);
         message = run(&stage, workers, threads, seed, figure);
         thr_start_close(&stage.start);
+        read_pool_locks(stage.pool, &after);
+        after.acquisitions -= before.acquisitions;
+        after.contended -= before.contended;
+        figure[THR_STMT_CONTENDED] = way == THR_STMT_POOL ? (double)after.contended : (double)NAN;
+        if (locks != NULL && way == THR_STMT_POOL)
+            thr_contention_add_lock(locks, &after);
+        later = locks != NULL ? thr_contention_end(probe, locks) : NULL;
+        message = message != NULL ? message : later;
     }
     for (uint32_t i = 0; message == NULL && i < threads; i++) {
         operations += (double)workers[i].operations;
@@ -251,7 +268,6 @@ const char *thr_stmt_measure(const struct thr_stmt_settings *settings, struct th
     }
     figure[THR_STMT_PER_SECOND] = operations / figure[THR_STMT_SECONDS];
     figure[THR_STMT_CPU_NS] /= operations;
-    figure[THR_STMT_CONTENDED] = stage.pool != NULL ? contended(stage.pool) : (double)NAN;
     if (stage.pool != NULL)
         (void)throng_db_close(stage.pool, 0, NULL);
     free(workers);

@@ -85,20 +85,20 @@ bool thr_stmt_peer_make(const char *directory, enum thr_stmt_way way)
     return made;
 }
 
-const char *thr_stmt_peer_measure(const struct thr_stmt_settings *settings, const struct thr_target *target,
-                                  const char *directory, enum thr_stmt_way way, uint32_t threads,
-                                  struct thr_stmt_result *out)
+const char *thr_stmt_peer_measure(const struct thr_stmt_settings *settings, const char *database, const char *directory,
+                                  enum thr_stmt_way way, uint32_t threads, struct thr_stmt_result *out)
 {
-    char program[1024], path[sizeof target->path], numbers[3][32], answer[128];
-    char *argv[] = {program, path, numbers[0], numbers[1], numbers[2], NULL};
+    char program[1024], path[1024], numbers[4][32], answer[128];
+    char *argv[] = {program, path, numbers[0], numbers[1], numbers[2], numbers[3], NULL};
     double figure[3] = {0}; /* operations, nanoseconds, seconds */
     char *at = answer, *end;
 
     program_path(directory, way, program, sizeof program);
-    memcpy(path, target->path, sizeof path);
+    (void)snprintf(path, sizeof path, "%s", database);
     (void)snprintf(numbers[0], sizeof numbers[0], "%u", threads);
     (void)snprintf(numbers[1], sizeof numbers[1], "%llu", (unsigned long long)settings->rows);
     (void)snprintf(numbers[2], sizeof numbers[2], "%g", settings->seconds);
+    (void)snprintf(numbers[3], sizeof numbers[3], "%u", thr_stmt_connections(settings, threads));
     if (run(argv, true, answer, sizeof answer) != 0)
         return "a peer failed";
     for (int i = 0; i < 3; i++, at = end)

@@ -1,6 +1,6 @@
 // The work of `throng bench stmt` with Go's database/sql: one prepared statement, many goroutines.
 //
-// Arguments: database, goroutines, rows, seconds. Prints operations, processor time in nanoseconds, and seconds.
+// Arguments: database, goroutines, rows, seconds, connections. Prints operations, processor time in nanoseconds, and seconds.
 //
 // SPDX-License-Identifier: MIT
 package main
@@ -49,11 +49,12 @@ func cpu() int64 {
 func main() {
 	path, threads, rows := os.Args[1], int(number(os.Args[2])), int64(number(os.Args[3]))
 	seconds := time.Duration(number(os.Args[4]) * float64(time.Second))
+	connections := int(number(os.Args[5]))
 
-	db, err := sql.Open("sqlite3", "file:"+path+"?mode=ro")
+	db, err := sql.Open("sqlite3", "file:"+path)
 	must(err)
-	db.SetMaxOpenConns(threads)
-	db.SetMaxIdleConns(threads)
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
 	stmt, err := db.Prepare("SELECT v FROM t WHERE id=?")
 	must(err)
 

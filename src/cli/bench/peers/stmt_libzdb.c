@@ -1,12 +1,13 @@
 /* The work of `throng bench stmt` with libzdb: a connection of the pool for each query, and a statement prepared on it,
  * as libzdb has no statements that connections share.
  *
- * Arguments: database, threads, rows, seconds. Prints operations, processor time in nanoseconds, and seconds.
+ * Arguments: database, threads, rows, seconds, connections. Prints operations, processor time in nanoseconds, and seconds.
  *
  * SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,14 +33,12 @@ static unsigned long long next(unsigned long long *state)
 
 static void query(long long id)
 {
-    Connection_T connection = ConnectionPool_getConnection(pool);
     PreparedStatement_T statement;
+    Connection_T connection;
     ResultSet_T result;
 
-    if (connection == NULL) {
-        fprintf(stderr, "libzdb: no connection\n");
-        exit(1);
-    }
+    while ((connection = ConnectionPool_getConnection(pool)) == NULL)
+        sched_yield(); /* all are in use, and libzdb does not wait */
     statement = Connection_prepareStatement(connection, "SELECT v FROM t WHERE id=?");
     PreparedStatement_setLLong(statement, 1, id);
     result = PreparedStatement_executeQuery(statement);
@@ -75,8 +74,8 @@ static double seconds_of(clockid_t clock)
 
 int main(int argc, char **argv)
 {
-    int threads = argc == 5 ? atoi(argv[2]) : 0;
-    double seconds = argc == 5 ? atof(argv[4]) : 0, began, cpu;
+    int threads = argc == 6 ? atoi(argv[2]) : 0;
+    double seconds = argc == 6 ? atof(argv[4]) : 0, began, cpu;
     pthread_t *thread = calloc((size_t)threads + 1, sizeof *thread);
     char url[4096];
 
@@ -85,8 +84,8 @@ int main(int argc, char **argv)
     rows = atoll(argv[3]);
     snprintf(url, sizeof url, "sqlite://%s", argv[1]);
     pool = ConnectionPool_new(URL_new(url));
-    ConnectionPool_setInitialConnections(pool, threads);
-    ConnectionPool_setMaxConnections(pool, threads);
+    ConnectionPool_setInitialConnections(pool, atoi(argv[5]));
+    ConnectionPool_setMaxConnections(pool, atoi(argv[5]));
     ConnectionPool_start(pool);
     for (int i = 0; i < threads; i++)
         if (pthread_create(&thread[i], NULL, work, (void *)(size_t)i) != 0)
