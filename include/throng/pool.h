@@ -24,7 +24,8 @@
  * the last parameter, if not NULL, has been filled in; otherwise it is untouched. Out-parameters are zero on failure.
  *
  * Blocking: what needs a connection waits for one when all are in use, first come, first served, until its deadline or
- * its cancel token says otherwise. Whoever holds one connection and waits for a second may wait for itself: set a
+ * its cancel token says otherwise. A thread that was given one after a wait and comes back at once may have it again
+ * before those who wait, for 0.2 ms in all. Whoever holds one connection and waits for a second may wait for itself: set a
  * deadline.
  *
  * Deadlines are points in time on CLOCK_MONOTONIC in nanoseconds, throng_after_ms() makes one; 0 is none. They bound

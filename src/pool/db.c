@@ -187,7 +187,7 @@ int throng_db_close(throng_db *db, uint64_t deadline_ns, throng_error *err)
 
 static void add_slot(struct throng_stats *stats, const struct thr_slot *slot)
 {
-    uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed) & ~(uint32_t)THR_SLOT_ATTENTION;
+    enum thr_slot_state state = thr_slot_state(slot);
 
     stats->idle += state == THR_SLOT_IDLE;
     stats->in_use += state == THR_SLOT_BUSY;

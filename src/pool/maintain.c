@@ -32,7 +32,7 @@ static void report_leak(throng_db *db, struct thr_slot *slot, struct thr_seen *s
 static void look_at(throng_db *db, struct thr_slot *slot, struct thr_seen *seen, uint64_t now_ns)
 {
     uint64_t lease = thr_read(&slot->lease), expires_ns = thr_read(&slot->expires_ns);
-    uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed) & ~(uint32_t)THR_SLOT_ATTENTION;
+    enum thr_slot_state state = thr_slot_state(slot);
     uint64_t ns;
 
     if (lease != seen->lease || state != seen->state) {

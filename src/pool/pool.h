@@ -5,8 +5,10 @@
  * only one to write there, until it gives the slot back.
  *
  *   P1  A slot is owned by at most one thread; its connection is used by nobody else (but `interrupt`, see cancel.c).
- *   P2  While somebody waits in the queue (and has not given up), every slot that is not CLOSED is BUSY | ATTENTION: no slot becomes free
- *       without its owner seeing that somebody waits. So nobody sleeps beside a free slot, and nobody passes the queue.
+ *   P2  While somebody waits in the queue (and has not given up), every slot that is not CLOSED is marked ATTENTION: no
+ *       slot becomes free without its owner seeing that somebody waits. It hands the slot over, or leaves it free, still
+ *       marked, in the slice of time that it was given with it (SLICE); then somebody in the queue watches, and finds it. So
+ *       nobody sleeps beside a free slot for longer than WATCH_NS, and each slot passes the queue for a slice at most.
  *   P3  The last access to the pool by who gives back a slot is the one that gives it back (or the unlock of `queue_lock`
  *       that follows): then the pool may go away.
  *
@@ -33,11 +35,12 @@
 #define THR_ROWS_MAX 1024 /* open at a time on one connection */
 
 enum thr_slot_state {
-    THR_SLOT_EMPTY = 0,    /* no connection, nobody's */
-    THR_SLOT_IDLE = 1,     /* a connection, nobody's */
-    THR_SLOT_BUSY = 2,     /* owned */
-    THR_SLOT_CLOSED = 3,   /* the pool is closed: for ever */
-    THR_SLOT_ATTENTION = 4 /* with BUSY: somebody waits, see P2 */
+    THR_SLOT_EMPTY = 0,     /* no connection, nobody's */
+    THR_SLOT_IDLE = 1,      /* a connection, nobody's */
+    THR_SLOT_BUSY = 2,      /* owned */
+    THR_SLOT_CLOSED = 3,    /* the pool is closed: for ever */
+    THR_SLOT_ATTENTION = 4, /* with IDLE or BUSY: somebody waits, see P2 */
+    THR_SLOT_SLICE = 8      /* with ATTENTION: may be left free until slice_end_ns */
 };
 
 enum thr_close_reason {
@@ -111,6 +114,10 @@ struct thr_slot {
     _Atomic uint64_t lease; /* counts owners: odd while there is one */
     _Atomic(const char *) where;
     _Atomic uint64_t serial;     /* counts executions */
+    uint64_t slice_end_ns;       /* until then it may be left free beside those who wait */
+    uint64_t left_ns;            /* when it was left free like that */
+    uint32_t no_slices;          /* so many hand-overs give none: it was left free for too long */
+    uint32_t no_slices_next;     /* how many it will be the next time */
     uint64_t closed_seen;        /* statements closed, as of the last sweep */
     struct thr_guard *guard_now; /* whose limits the driver has been told; NULL: none */
     uint64_t tx_deadline_ns;
@@ -133,12 +140,12 @@ struct thr_slot {
 };
 
 /* Somebody who waits. On its stack; `word` is the last thing that others touch. */
-enum thr_waiter_word { THR_WAITING, THR_GRANTED, THR_REFUSED, THR_STOPPED };
+enum thr_waiter_word { THR_WAITING, THR_WATCHING, THR_GRANTED, THR_REFUSED, THR_STOPPED };
 struct thr_waiter {
     struct thr_waiter *prev, *next;
     struct thr_slot *slot;
     bool linked;
-    _Atomic uint32_t word;
+    _Atomic uint32_t word; /* THR_WATCHING: it waits, and looks at the slots from time to time */
 };
 
 /* What the checker has seen of a slot when it looked last. Guarded by maintain_lock. */
@@ -176,8 +183,8 @@ struct throng_db {
     _Atomic uint64_t closed_count;          /* statements closed; under statement_lock */
 
     alignas(THR_LINE) struct thr_pool_lock queue_lock;
-    struct thr_waiter *first, *last;
-    uint32_t waiting;
+    struct thr_waiter *first, *last, *watcher; /* watcher: NULL if no slot has the mark SLICE, or nobody waits */
+    uint32_t waiting, slices;                  /* slices: slots with the mark */
     _Atomic uint64_t waits, wait_ns, wait_max_ns, wait_timeouts, wait_cancels;
     _Atomic uint64_t wait_histogram[THRONG_WAIT_BUCKETS];
 
@@ -311,6 +318,14 @@ static inline void thr_count(_Atomic uint64_t *counter, uint64_t n)
 static inline uint64_t thr_read(const _Atomic uint64_t *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Without its marks. */
+static inline enum thr_slot_state thr_slot_state(const struct thr_slot *slot)
+{
+    uint32_t marks = THR_SLOT_ATTENTION | THR_SLOT_SLICE;
+
+    return (enum thr_slot_state)(atomic_load_explicit(&slot->state, memory_order_relaxed) & ~marks);
 }
 
 static inline uint64_t thr_earlier(uint64_t a_ns, uint64_t b_ns) /* of two deadlines, 0: none */

@@ -9,8 +9,14 @@
  * either changed from free to BUSY by who looks, who then need not wait, or from BUSY to BUSY | ATTENTION. Its owner, who
  * gives it back by swapping BUSY for IDLE, then fails, takes the lock, and hands the slot to the first in line. There is
  * no moment between "looked" and "announced" that could be missed, so no fence and no second look is needed. As long as
- * somebody in line waits all words stay like that (what is handed over keeps the mark), so whoever joins the line need
- * not look at the slots at all; and nobody can pass the line.
+ * somebody in line waits all words stay marked, so whoever joins the line need not look at the slots at all.
+ *
+ * Handing over each time costs a switch of threads for each query, ten times what a short query takes. So who is handed a
+ * slot gets a slice of time with it: until that is over it gives the slot back as IDLE | ATTENTION, without the lock, and
+ * it alone will look there. Should it not come back, the one in line who watches finds the slot at the end of its next
+ * short sleep and hands it to the first. A slot that was left free for long is handed over each time for a while, as this
+ * program's threads obviously have something else to do between two queries. Slices are what a time-sharing system does for the
+ * same reason; the patience of the waiters is bounded by one for each who is ahead of them.
  *
  * The price of a wait is paid by those who wait: a look at each slot for the first in line, and one slow release for
  * each slot when the line is gone.
@@ -22,7 +28,10 @@
 #include "../os/os.h"
 #include "fast.h"
 
-enum { SCAN_MAX = 64 };
+enum { SCAN_MAX = 64, NO_SLICES_FIRST = 16, NO_SLICES_MOST = 1024 };
+
+/* Some ten times what it costs to switch threads, or to wake one on an idle processor. */
+static const uint64_t SLICE_NS = 200000, WATCH_NS = 100000, LEFT_NS = 10000;
 
 _Thread_local __attribute__((tls_model("initial-exec"))) struct thr_hint thr_hints[THR_HINTS];
 
@@ -46,6 +55,27 @@ THR_COLD static struct thr_slot *scan(throng_db *db, const struct thr_slot *own)
 
 /* --- the line --- */
 
+static bool still_waits(const struct thr_waiter *waiter)
+{
+    uint32_t word = atomic_load_explicit(&waiter->word, memory_order_relaxed);
+
+    return word == THR_WAITING || word == THR_WATCHING;
+}
+
+/* Under queue_lock. Sees to it that somebody watches, if there is anything to watch. Whoever is last has most of its time
+ * before it. If it has given up it will leave the line, and another one watches. */
+static void let_watch(throng_db *db)
+{
+    uint32_t expected = THR_WAITING;
+
+    if (db->slices == 0 || db->watcher != NULL || db->last == NULL)
+        return;
+    db->watcher = db->last;
+    if (atomic_compare_exchange_strong_explicit(&db->watcher->word, &expected, THR_WATCHING, memory_order_relaxed,
+                                                memory_order_relaxed))
+        thr_os_futex_wake(&db->watcher->word, 1);
+}
+
 static void line_append(throng_db *db, struct thr_waiter *waiter)
 {
     waiter->prev = db->last;
@@ -57,6 +87,7 @@ static void line_append(throng_db *db, struct thr_waiter *waiter)
         db->first = waiter;
     db->last = waiter;
     db->waiting++;
+    let_watch(db);
 }
 
 static void line_remove(throng_db *db, struct thr_waiter *waiter)
@@ -71,15 +102,48 @@ static void line_remove(throng_db *db, struct thr_waiter *waiter)
         db->last = waiter->prev;
     waiter->linked = false;
     db->waiting--;
+    if (db->watcher == waiter) {
+        db->watcher = NULL;
+        let_watch(db);
+    }
 }
 
 /* Tell a waiter, unless it has given up. It may be gone as soon as it knows; its word is then only an address. */
 static bool tell(struct thr_waiter *waiter, enum thr_waiter_word what)
 {
-    uint32_t expected = THR_WAITING;
+    uint32_t expected = atomic_load_explicit(&waiter->word, memory_order_relaxed);
 
-    return atomic_compare_exchange_strong_explicit(&waiter->word, &expected, what, memory_order_release,
-                                                   memory_order_relaxed); /* pairs with sleep_in_line() */
+    while (expected == THR_WAITING || expected == THR_WATCHING) {
+        if (atomic_compare_exchange_weak_explicit(&waiter->word, &expected, what, memory_order_release,
+                                                  memory_order_relaxed)) /* pairs with sleep_in_line() */
+            return true;
+    }
+    return false;
+}
+
+/* Under queue_lock, by the owner: the slot gets this state. */
+static void set_marked(struct thr_slot *slot, uint32_t state)
+{
+    uint32_t before = atomic_load_explicit(&slot->state, memory_order_relaxed) & THR_SLOT_SLICE;
+
+    if ((state & THR_SLOT_SLICE) != before)
+        slot->db->slices += before != 0 ? -1u : 1;
+    atomic_store_explicit(&slot->state, state, memory_order_release); /* pairs with take_left() */
+}
+
+/* Under queue_lock: for who is about to own it. */
+static void slice_begin(struct thr_slot *slot)
+{
+    uint32_t state = THR_SLOT_BUSY | THR_SLOT_ATTENTION;
+
+    if (slot->no_slices > 0) {
+        slot->no_slices--;
+    } else if (!thr_idle_limited(slot->db)) {
+        slot->slice_end_ns = thr_os_now_ns() + SLICE_NS;
+        state |= THR_SLOT_SLICE;
+    }
+    set_marked(slot, state);
+    let_watch(slot->db);
 }
 
 /* Hand the slot to the first who still waits. Who has given up takes itself from the line. */
@@ -89,11 +153,12 @@ static bool hand_over(throng_db *db, struct thr_slot *slot, _Atomic uint32_t **w
 
     for (struct thr_waiter *waiter = db->first; waiter != NULL; waiter = next) {
         next = waiter->next;
-        if (atomic_load_explicit(&waiter->word, memory_order_relaxed) != THR_WAITING)
+        if (!still_waits(waiter))
             continue;
         waiter->slot = slot;
         *word_out = &waiter->word;
         line_remove(db, waiter);
+        slice_begin(slot);
         if (tell(waiter, THR_GRANTED))
             return true;
         line_append(db, waiter); /* gave up just now: it looks for itself in the line, wherever that is */
@@ -101,10 +166,60 @@ static bool hand_over(throng_db *db, struct thr_slot *slot, _Atomic uint32_t **w
     return false;
 }
 
+/* Somebody waits, but it may be left free all the same. */
+static bool leave_free(struct thr_slot *slot)
+{
+    if (atomic_load_explicit(&slot->state, memory_order_relaxed) !=
+            (THR_SLOT_BUSY | THR_SLOT_ATTENTION | THR_SLOT_SLICE) ||
+        slot->conn == NULL || slot->slice_end_ns == 0)
+        return false;
+    slot->left_ns = thr_os_now_ns();
+    if (slot->left_ns >= slot->slice_end_ns) {
+        slot->no_slices_next = 0; /* its owner was there all the time */
+        return false;
+    }
+    /* Pairs with take_left(). What is marked only its owner changes, so a store will do. */
+    atomic_store_explicit(&slot->state, THR_SLOT_IDLE | THR_SLOT_ATTENTION | THR_SLOT_SLICE, memory_order_release);
+    return true;
+}
+
+/* Own a slot that was left free beside those who wait. */
+static bool take_left(struct thr_slot *slot)
+{
+    uint32_t expected = THR_SLOT_IDLE | THR_SLOT_ATTENTION | THR_SLOT_SLICE;
+
+    return atomic_load_explicit(&slot->state, memory_order_relaxed) == expected &&
+           atomic_compare_exchange_strong_explicit(
+               &slot->state, &expected, THR_SLOT_BUSY | THR_SLOT_ATTENTION | THR_SLOT_SLICE, memory_order_acquire,
+               memory_order_relaxed); /* pairs with leave_free() */
+}
+
+/* It was left free for too long: somebody else could have used it. */
+static void no_more_slices(struct thr_slot *slot)
+{
+    slot->slice_end_ns = 0;
+    slot->no_slices_next = slot->no_slices_next == 0 ? NO_SLICES_FIRST : 2 * slot->no_slices_next;
+    if (slot->no_slices_next > NO_SLICES_MOST)
+        slot->no_slices_next = NO_SLICES_MOST;
+    slot->no_slices = slot->no_slices_next;
+}
+
+/* By who left it free. */
+static bool take_back(struct thr_slot *slot)
+{
+    if (!take_left(slot))
+        return false;
+    if (thr_os_now_ns() - slot->left_ns > LEFT_NS)
+        no_more_slices(slot);
+    return true;
+}
+
 void thr_slot_put_slow(struct thr_slot *slot)
 {
     throng_db *db = slot->db;
 
+    if (leave_free(slot))
+        return; /* P3 */
     for (;;) {
         bool counted = slot->conn != NULL && thr_idle_limited(db);
         uint32_t expected = THR_SLOT_BUSY, target;
@@ -130,7 +245,7 @@ void thr_slot_put_slow(struct thr_slot *slot)
             return;
         }
         /* The line is empty, or all in it have given up: such a one needs no slot. */
-        atomic_store_explicit(&slot->state, THR_SLOT_BUSY, memory_order_relaxed);
+        set_marked(slot, THR_SLOT_BUSY);
         thr_pool_unlock(&db->queue_lock);
     }
 }
@@ -141,7 +256,7 @@ static bool take_free(throng_db *db, struct thr_slot *slot)
 {
     uint32_t state = THR_SLOT_EMPTY, high;
 
-    if (thr_slot_try(slot))
+    if (thr_slot_try(slot) || take_left(slot))
         return true;
     if (!atomic_compare_exchange_strong_explicit(&slot->state, &state, THR_SLOT_BUSY, memory_order_acquire,
                                                  memory_order_relaxed)) /* pairs with thr_slot_put() */
@@ -157,7 +272,7 @@ static bool take_free(throng_db *db, struct thr_slot *slot)
 static bool line_waits(const throng_db *db)
 {
     for (const struct thr_waiter *waiter = db->first; waiter != NULL; waiter = waiter->next) {
-        if (atomic_load_explicit(&waiter->word, memory_order_relaxed) == THR_WAITING)
+        if (still_waits(waiter))
             return true;
     }
     return false;
@@ -171,7 +286,7 @@ static struct thr_slot *claim(throng_db *db, bool *all_closed)
 
     *all_closed = true;
     for (uint32_t i = 0; i < high; i++) { /* a connection rather than a place for one */
-        if (thr_slot_try(&db->slots[i]))
+        if (thr_slot_try(&db->slots[i]) || take_left(&db->slots[i]))
             return &db->slots[i];
     }
     for (uint32_t i = 0; i < db->max_open; i++) {
@@ -185,6 +300,7 @@ static struct thr_slot *claim(throng_db *db, bool *all_closed)
             if (state == THR_SLOT_CLOSED)
                 break;
             if (state == (THR_SLOT_BUSY | THR_SLOT_ATTENTION) ||
+                state == (THR_SLOT_BUSY | THR_SLOT_ATTENTION | THR_SLOT_SLICE) ||
                 (state == THR_SLOT_BUSY &&
                  atomic_compare_exchange_strong_explicit(&slot->state, &state, THR_SLOT_BUSY | THR_SLOT_ATTENTION,
                                                          memory_order_relaxed, memory_order_relaxed))) {
@@ -221,6 +337,32 @@ static void count_wait(throng_db *db, uint64_t began_ns)
         ;
 }
 
+/* Hand what was left free to the first in line. Whoever is in the line may use the pool: its end waits for them. */
+THR_COLD static void watch(throng_db *db, struct thr_waiter *waiter)
+{
+    uint32_t high = atomic_load_explicit(&db->high, memory_order_relaxed), watching = THR_WATCHING;
+
+    thr_pool_lock(&db->queue_lock);
+    for (uint32_t i = 0; i < high && db->watcher == waiter; i++) {
+        struct thr_slot *slot = &db->slots[i];
+        _Atomic uint32_t *word = NULL;
+
+        if (!take_left(slot))
+            continue;
+        no_more_slices(slot);
+        if (hand_over(db, slot, &word))
+            thr_os_futex_wake(word, 1);
+        else /* all have given up, and who comes next takes it */
+            set_marked(slot, THR_SLOT_IDLE | THR_SLOT_ATTENTION | THR_SLOT_SLICE);
+    }
+    if (db->watcher == waiter && db->slices == 0) {
+        db->watcher = NULL;
+        (void)atomic_compare_exchange_strong_explicit(&waiter->word, &watching, THR_WAITING, memory_order_relaxed,
+                                                      memory_order_relaxed);
+    }
+    thr_pool_unlock(&db->queue_lock);
+}
+
 /* Returns what came of it. If that is THR_REFUSED the pool may be gone. */
 static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *waiter, uint64_t deadline_ns,
                                           throng_cancel *cancel)
@@ -232,23 +374,27 @@ static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *wait
     if (cancel != NULL && !registered)
         (void)tell(waiter, THR_STOPPED);
     /* acquire: pairs with tell() */
-    while ((word = atomic_load_explicit(&waiter->word, memory_order_acquire)) == THR_WAITING) {
-        uint64_t now = thr_os_now_ns();
+    while ((word = atomic_load_explicit(&waiter->word, memory_order_acquire)) == THR_WAITING || word == THR_WATCHING) {
+        uint64_t now = thr_os_now_ns(), ns = deadline_ns == 0 ? UINT64_MAX : deadline_ns - now;
 
-        if (deadline_ns != 0 && now >= deadline_ns)
+        if (deadline_ns != 0 && now >= deadline_ns) {
             (void)tell(waiter, THR_STOPPED);
-        else
-            (void)thr_os_futex_wait(&waiter->word, THR_WAITING, deadline_ns == 0 ? UINT64_MAX : deadline_ns - now);
+            continue;
+        }
+        (void)thr_os_futex_wait(&waiter->word, word, word == THR_WATCHING && ns > WATCH_NS ? WATCH_NS : ns);
+        if (word == THR_WATCHING)
+            watch(db, waiter);
     }
     if (registered)
         (void)thr_cancel_unregister(cancel, &registration);
-    if (word == THR_STOPPED) {
+    if (word == THR_STOPPED || word == THR_REFUSED) {
         thr_pool_lock(&db->queue_lock);
         THR_ASSERT(waiter->linked);
         line_remove(db, waiter);
-        (void)atomic_fetch_add_explicit(cancel != NULL && throng_cancel_fired(cancel) ? &db->wait_cancels
-                                                                                      : &db->wait_timeouts,
-                                        1, memory_order_relaxed);
+        if (word == THR_STOPPED)
+            (void)atomic_fetch_add_explicit(cancel != NULL && throng_cancel_fired(cancel) ? &db->wait_cancels
+                                                                                          : &db->wait_timeouts,
+                                            1, memory_order_relaxed);
         thr_pool_unlock(&db->queue_lock);
     }
     return word;
@@ -298,7 +444,7 @@ int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, st
     *slot_out = NULL;
     if (atomic_load_explicit(&db->closing, memory_order_relaxed))
         return thr_error_plain(err, THRONG_CLOSED);
-    if (slot == NULL || !thr_slot_try(slot)) {
+    if (slot == NULL || (!thr_slot_try(slot) && !take_back(slot))) {
         slot = scan(db, slot);
         if (slot == NULL && (code = wait_for_slot(db, deadline_ns, cancel, false, &slot)) != THRONG_OK)
             return thr_error_set(err, code, 0, NULL, "%s%s", throng_code_text(code),
@@ -313,26 +459,16 @@ int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, st
 
 static void refuse_all(throng_db *db)
 {
-    struct thr_waiter *next;
-
     thr_pool_lock(&db->queue_lock);
     atomic_store_explicit(&db->closing, true, memory_order_relaxed);
-    for (struct thr_waiter *waiter = db->first; waiter != NULL; waiter = next) {
-        _Atomic uint32_t *word = &waiter->word;
-
-        next = waiter->next;
-        if (atomic_load_explicit(word, memory_order_relaxed) != THR_WAITING)
-            continue;
-        line_remove(db, waiter);
+    for (struct thr_waiter *waiter = db->first; waiter != NULL; waiter = waiter->next) {
         if (tell(waiter, THR_REFUSED))
-            thr_os_futex_wake(word, INT_MAX);
-        else
-            line_append(db, waiter); /* as in hand_over() */
+            thr_os_futex_wake(&waiter->word, INT_MAX);
     }
     thr_pool_unlock(&db->queue_lock);
 }
 
-/* Who has given up still needs the line, to leave it. */
+/* Who has given up, or was refused, still needs the line, to leave it. */
 static void wait_for_empty_line(throng_db *db)
 {
     for (;;) {

@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "fake.h"
+#include "os.h"
 #include "pool.h"
 #include "support.h"
 
@@ -411,6 +412,141 @@ static void a_line_of_those_who_gave_up_is_none(void **state)
     }
 }
 
+/* --- slices of time --- */
+
+static void wait_for_line(throng_db *db, uint64_t length)
+{
+    struct throng_stats stats = {.size = sizeof stats};
+
+    do
+        CHECK_EQUAL(throng_db_stats(db, &stats, NULL), THRONG_OK);
+    while (stats.waiting != length);
+}
+
+struct hog {
+    throng_db *db;
+    _Atomic bool *stop;
+    int pause_us; /* between two turns; -1: one turn only */
+};
+
+static void takes_turns(void *arg)
+{
+    struct hog *hog = arg;
+
+    do {
+        CHECK_EQUAL(throng_db_exec(hog->db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+        if (hog->pause_us > 0)
+            thr_os_sleep_ns((uint64_t)hog->pause_us * 1000);
+    } while (hog->pause_us >= 0 && !atomic_load(hog->stop));
+}
+
+/* Property: whoever may be let pass, everybody in line gets a connection: beside threads that come back at once, and
+ * beside such that come back late. */
+static void nobody_waits_for_ever(void **state)
+{
+    static const int pauses[] = {0, 20, 300};
+    struct throng_db_options options = {.size = sizeof options, .max_open = 2};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        _Atomic bool stop = false;
+        struct hog hog = {.stop = &stop, .pause_us = pauses[i]};
+
+        fake_reset();
+        CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &hog.db, NULL), THRONG_OK);
+        for (int j = 0; j < 5; j++)
+            thread_start(takes_turns, &hog);
+        for (int j = 0; j < scaled(100); j++) {
+            struct throng_options limits = {.size = sizeof limits, .deadline_ns = throng_after_ms(20000)};
+
+            CHECK_EQUAL(throng_db_exec(hog.db, &limits, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+        }
+        atomic_store(&stop, true);
+        threads_join();
+        CHECK(fake_conns_most() <= 2);
+        CHECK(hog.db->watcher == NULL);
+        CHECK_EQUAL(throng_db_close(hog.db, 0, NULL), THRONG_OK);
+    }
+}
+
+/* Property: a connection that is left free in somebody's slice of time, and not taken again, is found by who waits. */
+static void what_is_left_free_is_found(void **state)
+{
+    struct throng_db_options options = {.size = sizeof options, .max_open = 1};
+    struct hog hog = {.pause_us = -1};
+    throng_conn conn;
+
+    (void)state;
+    fake_reset();
+    CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &hog.db, NULL), THRONG_OK);
+    for (int round = 0; round < scaled(100); round++) {
+        hog.db->slots[0].no_slices = 0; /* as if it had never been left free for long */
+        CHECK_EQUAL(throng_db_conn(hog.db, NULL, &conn, NULL), THRONG_OK);
+        for (int i = 0; i < 4; i++) /* one turn each, and none comes back */
+            thread_start(takes_turns, &hog);
+        wait_for_line(hog.db, 4);
+        CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+        threads_join();
+    }
+    CHECK_EQUAL(throng_db_close(hog.db, 0, NULL), THRONG_OK);
+}
+
+struct rivals {
+    throng_db *db;
+    _Atomic int turns;
+    int first, second, other; /* the turns of who comes back, and of the other one */
+};
+
+static void comes_back(void *arg)
+{
+    struct rivals *rivals = arg;
+    throng_conn conn;
+
+    CHECK_EQUAL(throng_db_conn(rivals->db, NULL, &conn, NULL), THRONG_OK);
+    rivals->first = atomic_fetch_add(&rivals->turns, 1);
+    sleep_ms(5); /* much longer than a slice */
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_db_conn(rivals->db, NULL, &conn, NULL), THRONG_OK);
+    rivals->second = atomic_fetch_add(&rivals->turns, 1);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+}
+
+static void comes_once(void *arg)
+{
+    struct rivals *rivals = arg;
+    throng_conn conn;
+
+    CHECK_EQUAL(throng_db_conn(rivals->db, NULL, &conn, NULL), THRONG_OK);
+    rivals->other = atomic_fetch_add(&rivals->turns, 1);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+}
+
+/* Property: whose slice of time is over does not get the connection again before those who wait, not even at once. */
+static void a_slice_ends(void **state)
+{
+    struct throng_db_options options = {.size = sizeof options, .max_open = 1};
+
+    (void)state;
+    for (int round = 0; round < scaled(20); round++) {
+        struct rivals rivals = {.first = -1};
+        throng_conn conn;
+
+        fake_reset();
+        CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &rivals.db, NULL), THRONG_OK);
+        CHECK_EQUAL(throng_db_conn(rivals.db, NULL, &conn, NULL), THRONG_OK);
+        thread_start(comes_back, &rivals);
+        wait_for_line(rivals.db, 1);
+        thread_start(comes_once, &rivals);
+        wait_for_line(rivals.db, 2);
+        CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+        threads_join();
+        CHECK_EQUAL(rivals.first, 0);
+        CHECK_EQUAL(rivals.other, 1);
+        CHECK_EQUAL(rivals.second, 2);
+        CHECK_EQUAL(throng_db_close(rivals.db, 0, NULL), THRONG_OK);
+    }
+}
+
 /* Property: as long as there is a connection for each thread, a statement takes no lock of the pool. */
 static void with_a_connection_each_nobody_takes_a_lock(void **state)
 {
@@ -444,6 +580,9 @@ int main(void)
         cmocka_unit_test(pool_does_what_the_model_does),
         cmocka_unit_test(a_crowd_gets_through),
         cmocka_unit_test(a_line_of_those_who_gave_up_is_none),
+        cmocka_unit_test(nobody_waits_for_ever),
+        cmocka_unit_test(what_is_left_free_is_found),
+        cmocka_unit_test(a_slice_ends),
         cmocka_unit_test(with_a_connection_each_nobody_takes_a_lock),
     };
 
