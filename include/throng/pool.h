@@ -393,7 +393,8 @@ int throng_tx_commit(throng_tx *tx, throng_error *err);
 int throng_tx_rollback(throng_tx *tx, throng_error *err);
 
 /* Run `fn` in a transaction and commit; on a conflict, or when a lock is not to be had, roll back, wait a little, and run
- * it again. `attempt` counts from 1: what `fn` does outside the database it may do again. `fn` returns THRONG_OK, or what
+ * it again; from the seventh attempt on a deferred transaction begins as THRONG_IMMEDIATE, so that it does not lose for
+ * ever. `attempt` counts from 1: what `fn` does outside the database it may do again. `fn` returns THRONG_OK, or what
  * a function in here has returned to it (and *err with it), or any other number: then the transaction is rolled back and
  * that number returned, unless it was lost to a conflict anyway. `fn` must not end the transaction. */
 typedef int throng_transact_fn(throng_tx *tx, uint32_t attempt, void *arg, throng_error *err);

@@ -4,7 +4,7 @@
 #include "../os/os.h"
 #include "fast.h"
 
-enum { ATTEMPTS = 100, MIN_BACKOFF_NS = 20000, MAX_BACKOFF_NS = 20000000 };
+enum { ATTEMPTS = 100, CHANCES = 6, MIN_BACKOFF_NS = 20000, MAX_BACKOFF_NS = 20000000 };
 
 static bool is_retryable(int code)
 {
@@ -38,6 +38,13 @@ static int wait_a_little(const struct throng_transact_options *options, uint32_t
     return THRONG_OK;
 }
 
+/* Beside threads that never pause a transaction can lose every time. So after a few chances it begins as one that cannot. */
+static uint32_t mode_of(const struct throng_transact_options *options, uint32_t attempt)
+{
+    return attempt > CHANCES && options->mode == THRONG_DEFERRED && options->read_only == 0 ? THRONG_IMMEDIATE
+                                                                                            : options->mode;
+}
+
 /* *again: it was lost to somebody else. */
 static int attempt_once(throng_db *db, const char *where, const struct throng_transact_options *options,
                         throng_transact_fn *fn, void *arg, uint32_t attempt, bool *again, throng_error *err)
@@ -46,7 +53,7 @@ static int attempt_once(throng_db *db, const char *where, const struct throng_tr
                                            .deadline_ns = options->deadline_ns,
                                            .cancel = options->cancel,
                                            .label = options->label,
-                                           .mode = options->mode,
+                                           .mode = mode_of(options, attempt),
                                            .read_only = options->read_only};
     throng_tx tx, given;
     struct thr_slot *slot;

@@ -513,12 +513,11 @@ static void banker_thread(void *arg)
 {
     struct banker *banker = arg;
     struct prng prng = prng_new((uint64_t)banker->index);
-    struct throng_transact_options options = {.size = sizeof options, .max_attempts = 100000};
 
     for (int i = 0; i < banker->runs; i++) {
         throng_error err;
 
-        if (throng_transact(db, &options, move_one, &prng, &err) != THRONG_OK)
+        if (throng_transact(db, NULL, move_one, &prng, &err) != THRONG_OK)
             check_failed(__FILE__, __LINE__, "%s (%d)", err.message, err.driver_code);
     }
 }
@@ -540,6 +539,52 @@ static void transact_loses_nothing(void **state)
     threads_join();
     CHECK_EQUAL(one_int("SELECT sum(b) FROM account"), 100 * ACCOUNTS);
     CHECK_EQUAL(one_int("SELECT n FROM done"), runs * BANKERS);
+    close_and_check();
+}
+
+struct rival {
+    uint32_t attempts, refused; /* refused: the first attempt beside which nobody could spoil anything */
+};
+
+/* Somebody changes what was read, each time. */
+static int is_spoiled(throng_tx *tx, uint32_t attempt, void *arg, throng_error *err)
+{
+    struct rival *rival = arg;
+    throng_rows rows;
+    int code;
+
+    rival->attempts = attempt;
+    if ((code = throng_tx_query(tx, NULL, "SELECT b FROM t", THRONG_NO_ARGS, &rows, err)) != THRONG_OK)
+        return code;
+    if ((code = throng_rows_next(&rows, err)) != THRONG_ROW || (code = throng_rows_close(&rows, err)) != THRONG_OK)
+        return code;
+    code = throng_db_exec(db, NULL, "UPDATE t SET b = b + 1", THRONG_NO_ARGS, NULL, NULL);
+    if (code != THRONG_OK && rival->refused == 0)
+        rival->refused = attempt;
+    CHECK(code == THRONG_OK || code == THRONG_BUSY);
+    return throng_tx_exec(tx, NULL, "UPDATE t SET b = b + 100", THRONG_NO_ARGS, NULL, err);
+}
+
+/* Property: a transaction that loses each time becomes one that cannot lose, unless more attempts were not wanted. */
+static void transact_does_not_lose_for_ever(void **state)
+{
+    struct throng_transact_options few = {.size = sizeof few, .max_attempts = 3};
+    struct rival rival = {0};
+    throng_error err;
+
+    (void)state;
+    open_new(support_is_throng() ? "synchronous=off&busy_timeout=20"
+                                 : "journal_mode=wal&synchronous=off&busy_timeout=20",
+             no_options);
+    exec("CREATE TABLE t (b); INSERT INTO t VALUES (0)");
+    CHECK_EQUAL(throng_transact(db, &few, is_spoiled, &rival, &err), THRONG_CONFLICT);
+    CHECK_EQUAL(rival.attempts, 3);
+    CHECK_EQUAL(rival.refused, 0);
+    CHECK_EQUAL(one_int("SELECT b FROM t"), 3);
+    CHECK_EQUAL(throng_transact(db, NULL, is_spoiled, &rival, &err), THRONG_OK);
+    CHECK_EQUAL(rival.attempts, 7);
+    CHECK_EQUAL(rival.refused, 7);
+    CHECK_EQUAL(one_int("SELECT b FROM t"), 109);
     close_and_check();
 }
 
@@ -633,6 +678,7 @@ int main(void)
         cmocka_unit_test(one_statement_open_many_times),
         cmocka_unit_test(running_queries_end),
         cmocka_unit_test(transact_loses_nothing),
+        cmocka_unit_test(transact_does_not_lose_for_ever),
         cmocka_unit_test(a_dsn_says_how_to_open),
     };
 
