@@ -24,7 +24,8 @@
  *    16    4 older         committer, unlinker   atomic; next older frame of the page, 0: the base file
  *    20    4 pgno          owner                 atomic; page, with FRAME_FREE if the page is free in this version
  *    24    4 garbage_next  owner                 list of superseded frames, or of free frames
- *    28    1 is_unlinked   owner                 superseded, and in no chain any more
+ *    28    4 newer         committer, unlinker   atomic; the frame whose `older` this is, 0 while there is none;
+ *                                                THR_FRAME_UNLINKED: in no chain any more. See version.c
  *
  * A reader that walks a chain may stand on a frame that is reclaimed and used again under it. It notices by `seq`,
  * which it loads before and after the rest: a frame never carries the same sequence twice, and it is made
@@ -35,10 +36,11 @@ struct thr_frame {
     _Atomic uint32_t older;
     _Atomic uint32_t pgno;
     uint32_t garbage_next;
-    bool is_unlinked;
+    _Atomic uint32_t newer;
 };
 
 #define THR_FRAME_PRIVATE UINT64_MAX
+#define THR_FRAME_UNLINKED UINT32_MAX
 
 #define THR_HEAP_LEAST ((uint64_t)4 << 20) /* bytes, of a limit */
 #define THR_HEAP_LARGE ((uint64_t)1 << 30) /* bytes, unless there is a limit */

@@ -113,14 +113,16 @@ static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
 static bool reclaim_one(struct thr_heap *heap, struct thr_frames *own, const struct in_use *use, uint32_t index,
                         bool *visible_out)
 {
-    struct thr_frame *frame = thr_heap_frame(heap, index);
+    const struct thr_frame *frame = thr_heap_frame(heap, index);
     uint64_t from = atomic_load_explicit(&frame->seq, memory_order_relaxed);
     uint64_t to = atomic_load_explicit(&frame->superseded, memory_order_relaxed);
 
     *visible_out = seen(use, from, to);
-    if (*visible_out || (!frame->is_unlinked && !thr_version_unlink(heap, index, use->floor)))
+    if (*visible_out)
         return false;
-    frame->is_unlinked = false;
+    if (atomic_load_explicit(&frame->newer, memory_order_relaxed) != THR_FRAME_UNLINKED &&
+        !thr_version_unlink(heap, index, use->floor))
+        return false;
     thr_frame_give(heap, own, index);
     return true;
 }

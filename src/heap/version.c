@@ -15,6 +15,11 @@
  * Two neighbours must not be taken out or put in at once, hence the unlink lock of a page; it is held for a few loads.
  * Publication at the head of the chain goes on meanwhile, by compare-and-swap.
  *
+ * `newer` leads the other way, for whoever takes a frame out: on a page that everybody writes the chain may be long, as
+ * superseded frames stay until their owner needs one. It is 0 while the frame is the newest. From 0 it is changed by who
+ * publishes the next one, after that is in the chain; so who takes out a frame that is not the newest any more may still
+ * find 0, and then looks for the place from the head of the chain on. In all other cases it changes under the unlink lock.
+ *
  * SPDX-License-Identifier: MIT */
 #include "../os/assert.h"
 #include "../os/os.h"
@@ -103,10 +108,11 @@ uint32_t thr_version_publish(struct thr_heap *heap, uint32_t pgno, bool is_free,
 {
     _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
     struct thr_frame *frame = thr_heap_frame(heap, index), *before;
-    uint32_t older = atomic_load_explicit(newest, memory_order_acquire);
+    uint32_t older = atomic_load_explicit(newest, memory_order_acquire), none = 0;
     bool supersedes;
 
     atomic_store_explicit(&frame->superseded, 0, memory_order_relaxed);
+    atomic_store_explicit(&frame->newer, 0, memory_order_relaxed);
     do {
         before = older == 0 ? NULL : thr_heap_frame(heap, older);
         supersedes = before != NULL && atomic_load_explicit(&before->superseded, memory_order_relaxed) == 0;
@@ -115,6 +121,10 @@ uint32_t thr_version_publish(struct thr_heap *heap, uint32_t pgno, bool is_free,
         atomic_store_explicit(&frame->seq, seq, memory_order_release);
     } while (!atomic_compare_exchange_strong_explicit(newest, &older, index, memory_order_seq_cst,
                                                       memory_order_acquire)); /* pairs with thr_version_find() */
+    /* Unless it has been taken out meanwhile: it may be in another chain by now. */
+    if (before != NULL)
+        (void)atomic_compare_exchange_strong_explicit(&before->newer, &none, index, memory_order_release,
+                                                      memory_order_relaxed); /* pairs with unlink_locked() */
     if (!supersedes)
         return 0;
     atomic_store_explicit(&before->superseded, seq, memory_order_release);
@@ -128,31 +138,60 @@ static bool may_go(uint32_t older, uint64_t changed_seq, uint64_t floor)
     return older != 0 || changed_seq <= floor;
 }
 
+static void set_newer(const struct thr_heap *heap, uint32_t index, uint32_t newer)
+{
+    if (index != 0)
+        atomic_store_explicit(&thr_heap_frame(heap, index)->newer, newer, memory_order_relaxed);
+}
+
+/* Let `older` be the newest frame instead of `index`. The lock is held. False: `index` is not the newest any more. */
+static bool replace_newest(const struct thr_heap *heap, uint32_t pgno, uint32_t index, uint32_t older)
+{
+    _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
+    uint32_t expected = index;
+
+    set_newer(heap, older, 0); /* before anybody can publish upon it */
+    if (atomic_compare_exchange_strong_explicit(newest, &expected, older, memory_order_seq_cst, memory_order_relaxed))
+        return true;
+    set_newer(heap, older, index);
+    return false;
+}
+
+/* The frame whose `older` is `index`, which is not the newest one. */
+static uint32_t find_newer(const struct thr_heap *heap, uint32_t pgno, uint32_t index)
+{
+    uint32_t at = atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire), older;
+
+    for (;; at = older) {
+        THR_ASSERT(at != 0 && at != index);
+        older = atomic_load_explicit(&thr_heap_frame(heap, at)->older, memory_order_acquire);
+        if (older == index)
+            return at;
+    }
+}
+
 /* Take `index` out of the chain in which it is. The lock is held. */
 static bool unlink_locked(struct thr_heap *heap, uint32_t pgno, uint32_t index, uint64_t floor)
 {
-    _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
-    const struct thr_frame *frame = thr_heap_frame(heap, index);
+    struct thr_frame *frame = thr_heap_frame(heap, index);
     uint32_t older = atomic_load_explicit(&frame->older, memory_order_relaxed);
-    uint32_t at = atomic_load_explicit(newest, memory_order_acquire); /* pairs with thr_version_publish() */
+    uint32_t newer = atomic_load_explicit(&frame->newer, memory_order_acquire); /* pairs with thr_version_publish() */
 
-    if (at == index) {
+    if (newer == 0 && atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire) == index) {
         if (!may_go(older, atomic_load_explicit(&frame->superseded, memory_order_relaxed), floor))
             return false;
-        if (atomic_compare_exchange_strong_explicit(newest, &at, older, memory_order_seq_cst, memory_order_acquire))
-            return true;
+        if (replace_newest(heap, pgno, index, older))
+            goto done;
     }
-    for (;;) {
-        struct thr_frame *newer;
-
-        THR_ASSERT(at != 0 && at != index);
-        newer = thr_heap_frame(heap, at);
-        at = atomic_load_explicit(&newer->older, memory_order_acquire);
-        if (at == index) {
-            atomic_store_explicit(&newer->older, older, memory_order_release); /* pairs with thr_version_find() */
-            return true;
-        }
-    }
+    if (newer == 0)
+        newer = find_newer(heap, pgno, index);
+    THR_ASSERT(atomic_load_explicit(&thr_heap_frame(heap, newer)->older, memory_order_relaxed) == index);
+    set_newer(heap, older, newer);
+    atomic_store_explicit(&thr_heap_frame(heap, newer)->older, older,
+                          memory_order_release); /* pairs with thr_version_find() */
+done:
+    atomic_store_explicit(&frame->newer, THR_FRAME_UNLINKED, memory_order_relaxed);
+    return true;
 }
 
 bool thr_version_unlink(struct thr_heap *heap, uint32_t index, uint64_t floor)
@@ -173,11 +212,12 @@ void thr_version_insert(struct thr_heap *heap, struct thr_frames *own, uint32_t 
 {
     _Atomic uint8_t *lock = lock_of(heap, pgno);
     struct thr_frame *frame = thr_heap_frame(heap, index), *newer = NULL;
-    uint32_t at;
+    uint32_t at, newer_index = 0;
 
     lock_take(lock);
     at = atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire);
     while (at != 0 && atomic_load_explicit(&thr_heap_frame(heap, at)->seq, memory_order_acquire) > seq) {
+        newer_index = at;
         newer = thr_heap_frame(heap, at);
         at = atomic_load_explicit(&newer->older, memory_order_acquire);
     }
@@ -187,6 +227,8 @@ void thr_version_insert(struct thr_heap *heap, struct thr_frames *own, uint32_t 
     atomic_store_explicit(&frame->older, at, memory_order_release);
     atomic_store_explicit(&frame->pgno, pgno | (is_free ? THR_PGNO_FREE : 0), memory_order_release);
     atomic_store_explicit(&frame->seq, seq, memory_order_release);
+    atomic_store_explicit(&frame->newer, newer_index, memory_order_relaxed);
+    set_newer(heap, at, index);
     atomic_store_explicit(&newer->older, index, memory_order_seq_cst); /* pairs with thr_version_find() */
     unlock(lock);
     thr_frame_retire(heap, own, index);
@@ -195,22 +237,20 @@ void thr_version_insert(struct thr_heap *heap, struct thr_frames *own, uint32_t 
 bool thr_version_unlink_newest(struct thr_heap *heap, struct thr_frames *own, uint32_t pgno, uint32_t index,
                                uint64_t floor)
 {
-    _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
     _Atomic uint8_t *lock = lock_of(heap, pgno);
     struct thr_frame *frame = thr_heap_frame(heap, index);
-    uint32_t expected = index, older;
+    uint32_t older;
     bool done;
 
     lock_take(lock);
     older = atomic_load_explicit(&frame->older, memory_order_relaxed);
     done = may_go(older, atomic_load_explicit(&frame->seq, memory_order_relaxed), floor) &&
-           atomic_compare_exchange_strong_explicit(newest, &expected, older, memory_order_seq_cst,
-                                                   memory_order_relaxed);
+           replace_newest(heap, pgno, index, older);
     unlock(lock);
     if (!done)
         return false;
     /* Who announced a snapshot before may have found it; who does from now on looks at the chain later. */
-    frame->is_unlinked = true;
+    atomic_store_explicit(&frame->newer, THR_FRAME_UNLINKED, memory_order_relaxed);
     atomic_store_explicit(&frame->superseded,
                           atomic_load_explicit(&heap->shm->head->commit_seq, memory_order_seq_cst) + 1,
                           memory_order_release);

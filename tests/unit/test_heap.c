@@ -155,13 +155,17 @@ static void assert_snapshot(uint64_t snapshot)
     }
 }
 
+/* Also that the chain leads back the same way. */
 static uint32_t chain_length(uint32_t pgno)
 {
-    uint32_t length = 0;
+    uint32_t length = 0, newer = 0;
 
     for (uint32_t i = atomic_load(thr_shm_newest(&shm, pgno)); i != 0;
-         i = atomic_load(&thr_heap_frame(&heap, i)->older))
+         i = atomic_load(&thr_heap_frame(&heap, i)->older)) {
         assert_true(++length < 100000);
+        assert_int_equal(atomic_load(&thr_heap_frame(&heap, i)->newer), newer);
+        newer = i;
+    }
     return length;
 }
 
@@ -226,6 +230,7 @@ static void every_snapshot_finds_its_versions(void **state)
             if (snapshot_of(i) != 0)
                 assert_snapshot(snapshot_of(i));
         assert_snapshot(now_seq);
+        (void)chain_length(1 + below(PAGES));
     }
     /* What closed connections left is taken over with the next frame from the common stock. */
     for (int i = 0; i < OWNERS; i++) {
