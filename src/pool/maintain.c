@@ -11,7 +11,7 @@ static const uint64_t SHORTEST_PERIOD_NS = 1000000, LONGEST_PERIOD_NS = UINT64_C
 
 static void close_idle(struct thr_slot *slot, enum thr_close_reason reason)
 {
-    if (!thr_slot_try(slot))
+    if (!thr_slot_try(slot) && !thr_slot_try_left(slot)) /* the line may be gone, and the mark still there */
         return;
     thr_slot_close_conn(slot, reason);
     thr_slot_put(slot);

@@ -235,6 +235,8 @@ int thr_db_open_driver(const struct thr_driver *driver, const char *dsn, const s
 int thr_slot_take(throng_db *db, uint64_t deadline_ns, throng_cancel *cancel, struct thr_slot **slot_out,
                   throng_error *err);
 THR_COLD void thr_slot_put_slow(struct thr_slot *slot);
+/* Own that slot if it was left free beside those who wait. */
+bool thr_slot_try_left(struct thr_slot *slot);
 /* Refuse all who wait and all who come; then own each slot in turn and close it, until the deadline. */
 int thr_queue_close(throng_db *db, uint64_t deadline_ns);
 

@@ -128,7 +128,7 @@ static void set_marked(struct thr_slot *slot, uint32_t state)
 
     if ((state & THR_SLOT_SLICE) != before)
         slot->db->slices += before != 0 ? -1u : 1;
-    atomic_store_explicit(&slot->state, state, memory_order_release); /* pairs with take_left() */
+    atomic_store_explicit(&slot->state, state, memory_order_release); /* pairs with thr_slot_try_left() */
 }
 
 /* Under queue_lock: for who is about to own it. */
@@ -178,13 +178,12 @@ static bool leave_free(struct thr_slot *slot)
         slot->no_slices_next = 0; /* its owner was there all the time */
         return false;
     }
-    /* Pairs with take_left(). What is marked only its owner changes, so a store will do. */
+    /* Pairs with thr_slot_try_left(). What is marked only its owner changes, so a store will do. */
     atomic_store_explicit(&slot->state, THR_SLOT_IDLE | THR_SLOT_ATTENTION | THR_SLOT_SLICE, memory_order_release);
     return true;
 }
 
-/* Own a slot that was left free beside those who wait. */
-static bool take_left(struct thr_slot *slot)
+bool thr_slot_try_left(struct thr_slot *slot)
 {
     uint32_t expected = THR_SLOT_IDLE | THR_SLOT_ATTENTION | THR_SLOT_SLICE;
 
@@ -207,7 +206,7 @@ static void no_more_slices(struct thr_slot *slot)
 /* By who left it free. */
 static bool take_back(struct thr_slot *slot)
 {
-    if (!take_left(slot))
+    if (!thr_slot_try_left(slot))
         return false;
     if (thr_os_now_ns() - slot->left_ns > LEFT_NS)
         no_more_slices(slot);
@@ -256,7 +255,7 @@ static bool take_free(throng_db *db, struct thr_slot *slot)
 {
     uint32_t state = THR_SLOT_EMPTY, high;
 
-    if (thr_slot_try(slot) || take_left(slot))
+    if (thr_slot_try(slot) || thr_slot_try_left(slot))
         return true;
     if (!atomic_compare_exchange_strong_explicit(&slot->state, &state, THR_SLOT_BUSY, memory_order_acquire,
                                                  memory_order_relaxed)) /* pairs with thr_slot_put() */
@@ -286,7 +285,7 @@ static struct thr_slot *claim(throng_db *db, bool *all_closed)
 
     *all_closed = true;
     for (uint32_t i = 0; i < high; i++) { /* a connection rather than a place for one */
-        if (thr_slot_try(&db->slots[i]) || take_left(&db->slots[i]))
+        if (thr_slot_try(&db->slots[i]) || thr_slot_try_left(&db->slots[i]))
             return &db->slots[i];
     }
     for (uint32_t i = 0; i < db->max_open; i++) {
@@ -347,7 +346,7 @@ THR_COLD static void watch(throng_db *db, struct thr_waiter *waiter)
         struct thr_slot *slot = &db->slots[i];
         _Atomic uint32_t *word = NULL;
 
-        if (!take_left(slot))
+        if (!thr_slot_try_left(slot))
             continue;
         no_more_slices(slot);
         if (hand_over(db, slot, &word))

@@ -547,6 +547,29 @@ static void a_slice_ends(void **state)
     }
 }
 
+/* Property: a connection that was left free in a slice of time becomes too old like any other. */
+static void what_is_left_free_grows_old(void **state)
+{
+    struct throng_db_options options = {.size = sizeof options, .max_open = 1, .max_idle_time_ns = 1, .no_thread = 1};
+    struct throng_stats stats = {.size = sizeof stats};
+    throng_db *db;
+
+    (void)state;
+    fake_reset();
+    CHECK_EQUAL(thr_db_open_driver(&fake_driver, "", &options, &db, NULL), THRONG_OK);
+    atomic_store(&db->slots[0].state, THR_SLOT_IDLE | THR_SLOT_ATTENTION | THR_SLOT_SLICE); /* and who waited is gone */
+    db->slices = 1;
+    throng_db_maintain(db);
+    sleep_ms(1);
+    throng_db_maintain(db);
+    CHECK_EQUAL(throng_db_stats(db, &stats, NULL), THRONG_OK);
+    CHECK_EQUAL(stats.open, 0);
+    CHECK_EQUAL(stats.closed_idle_time, 1);
+    CHECK_EQUAL(db->slices, 0);
+    CHECK_EQUAL(throng_db_exec(db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
+}
+
 /* Property: as long as there is a connection for each thread, a statement takes no lock of the pool. */
 static void with_a_connection_each_nobody_takes_a_lock(void **state)
 {
@@ -583,6 +606,7 @@ int main(void)
         cmocka_unit_test(nobody_waits_for_ever),
         cmocka_unit_test(what_is_left_free_is_found),
         cmocka_unit_test(a_slice_ends),
+        cmocka_unit_test(what_is_left_free_grows_old),
         cmocka_unit_test(with_a_connection_each_nobody_takes_a_lock),
     };
 
