@@ -40,7 +40,7 @@ struct thr_zombie_run {
     double figure[THR_ZOMBIE_FIGURE_COUNT];
     double tables_s, connections_s, creates_s, inserts_s;
     double reader_s[THR_BENCH_MAX_CLIENTS];
-    uint64_t retries; /* after SQLITE_BUSY */
+    uint64_t retries; /* after SQLITE_BUSY, SQLITE_SCHEMA */
     uint64_t errors;
     char first_error[THR_ERROR_BYTES];
     char verdict[THR_ERROR_BYTES]; /* of the check: "ok", or what is wrong */

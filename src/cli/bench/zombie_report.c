@@ -147,6 +147,9 @@ static void print_checks(const struct thr_zombie_report *report)
         if (cell->errors > 0)
             printf("%s, %" PRIu32 " reader%s: %" PRIu64 " errors, the first: %s\n", cell->engine->name, cell->readers,
                    plural(cell->readers), cell->errors, cell->first_error);
+        if (cell->retries > 0)
+            printf("%s, %" PRIu32 " reader%s: %" PRIu64 " times run again after SQLITE_BUSY or SQLITE_SCHEMA\n",
+                   cell->engine->name, cell->readers, plural(cell->readers), cell->retries);
     }
 }
 
@@ -191,7 +194,7 @@ static void write_cell(struct thr_json *json, const struct thr_zombie_report *re
         thr_json_real(json, figure_names[figure], cell->summary[figure]);
     thr_json_real(json, "time_of_wal_ratio", ratio(report, index, "wal", THR_ZOMBIE_MEAN_US));
     thr_json_real(json, "time_of_stock_ratio", ratio(report, index, "stock", THR_ZOMBIE_MEAN_US));
-    thr_json_integer(json, "busy", (int64_t)cell->retries);
+    thr_json_integer(json, "run_again", (int64_t)cell->retries);
     thr_json_integer(json, "errors", (int64_t)cell->errors);
     thr_json_text(json, "first_error", cell->first_error);
     thr_json_text(json, "integrity_check", cell->verdict);

@@ -62,9 +62,16 @@ struct worker {
     uint8_t payload[PAYLOAD_BYTES];
 };
 
+/* What an application does again. SQLITE_SCHEMA: the schema changed more often than SQLite compiles a statement again by
+ * itself (50 times, 25 as Debian builds it), as compiling took longer than the change that came next. */
+static bool is_run_again(int rc)
+{
+    return (rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_SCHEMA;
+}
+
 static int note_error(struct worker *worker, const char *what, int rc)
 {
-    if ((rc & 0xff) != SQLITE_BUSY && worker->errors == 0)
+    if (!is_run_again(rc) && worker->errors == 0)
         (void)snprintf(worker->first_error, sizeof worker->first_error, "%s: %s (%d)", what,
                        worker->db != NULL ? sqlite3_errmsg(worker->db) : sqlite3_errstr(rc), rc);
     return rc;
@@ -151,7 +158,7 @@ static void do_once(struct worker *worker, uint32_t number)
     uint64_t begun_ns = thr_clock_ns(), took_ns;
     int rc;
 
-    while (((rc = worker->job->once(worker, number)) & 0xff) == SQLITE_BUSY && !thr_interrupted())
+    while (is_run_again(rc = worker->job->once(worker, number)) && !thr_interrupted())
         worker->retries++;
     took_ns = thr_clock_ns() - begun_ns;
     if (rc != SQLITE_OK) {
