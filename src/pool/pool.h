@@ -8,7 +8,8 @@
  *   P2  While somebody waits in the queue (and has not given up), every slot that is not CLOSED is marked ATTENTION: no
  *       slot becomes free without its owner seeing that somebody waits. It hands the slot over, or leaves it free, still
  *       marked, in the slice of time that it was given with it (SLICE); then somebody in the queue watches, and finds it. So
- *       nobody sleeps beside a free slot for longer than WATCH_NS, and each slot passes the queue for a slice at most.
+ *       nobody sleeps beside a free slot for longer than WATCH_NS (or, if its owner had to leave the processor between the
+ *       look at the clock and the giving back, DOZE_NS), and each slot passes the queue for a slice at most.
  *   P3  The last access to the pool by who gives back a slot is the one that gives it back (or the unlock of `queue_lock`
  *       that follows): then the pool may go away.
  *
@@ -185,6 +186,8 @@ struct throng_db {
     alignas(THR_LINE) struct thr_pool_lock queue_lock;
     struct thr_waiter *first, *last, *watcher; /* watcher: NULL if no slot has the mark SLICE, or nobody waits */
     uint32_t waiting, slices;                  /* slices: slots with the mark */
+    uint64_t slices_end_ns;                    /* of the last one */
+    bool watcher_dozes;                        /* it looks at longer intervals, as all slices are over */
     _Atomic uint64_t waits, wait_ns, wait_max_ns, wait_timeouts, wait_cancels;
     _Atomic uint64_t wait_histogram[THRONG_WAIT_BUCKETS];
 

@@ -30,6 +30,9 @@
 
 enum { SCAN_MAX = 64, NO_SLICES_FIRST = 16, NO_SLICES_MOST = 1024 };
 
+/* While all slices are over a slot can be left free only by who was about to do that, and did not get to it. */
+static const uint64_t DOZE_NS = 10000000;
+
 /* Some ten times what it costs to switch threads, or to wake one on an idle processor. */
 static const uint64_t SLICE_NS = 200000, WATCH_NS = 100000, LEFT_NS = 10000;
 
@@ -71,6 +74,7 @@ static void let_watch(throng_db *db)
     if (db->slices == 0 || db->watcher != NULL || db->last == NULL)
         return;
     db->watcher = db->last;
+    db->watcher_dozes = false;
     if (atomic_compare_exchange_strong_explicit(&db->watcher->word, &expected, THR_WATCHING, memory_order_relaxed,
                                                 memory_order_relaxed))
         thr_os_futex_wake(&db->watcher->word, 1);
@@ -139,8 +143,11 @@ static void slice_begin(struct thr_slot *slot)
     if (slot->no_slices > 0) {
         slot->no_slices--;
     } else if (!thr_idle_limited(slot->db)) {
-        slot->slice_end_ns = thr_os_now_ns() + SLICE_NS;
+        slot->slice_end_ns = slot->db->slices_end_ns = thr_os_now_ns() + SLICE_NS;
         state |= THR_SLOT_SLICE;
+        if (slot->db->watcher != NULL && slot->db->watcher_dozes)
+            thr_os_futex_wake(&slot->db->watcher->word, 1);
+        slot->db->watcher_dozes = false;
     }
     set_marked(slot, state);
     let_watch(slot->db);
@@ -336,10 +343,12 @@ static void count_wait(throng_db *db, uint64_t began_ns)
         ;
 }
 
-/* Hand what was left free to the first in line. Whoever is in the line may use the pool: its end waits for them. */
-THR_COLD static void watch(throng_db *db, struct thr_waiter *waiter)
+/* Hand what was left free to the first in line. Whoever is in the line may use the pool: its end waits for them. Returns how
+ * long to sleep until the next look. */
+THR_COLD static uint64_t watch(throng_db *db, struct thr_waiter *waiter)
 {
     uint32_t high = atomic_load_explicit(&db->high, memory_order_relaxed), watching = THR_WATCHING;
+    uint64_t interval_ns = WATCH_NS;
 
     thr_pool_lock(&db->queue_lock);
     for (uint32_t i = 0; i < high && db->watcher == waiter; i++) {
@@ -359,7 +368,12 @@ THR_COLD static void watch(throng_db *db, struct thr_waiter *waiter)
         (void)atomic_compare_exchange_strong_explicit(&waiter->word, &watching, THR_WAITING, memory_order_relaxed,
                                                       memory_order_relaxed);
     }
+    if (db->watcher == waiter) {
+        db->watcher_dozes = thr_os_now_ns() > db->slices_end_ns + WATCH_NS;
+        interval_ns = db->watcher_dozes ? DOZE_NS : WATCH_NS;
+    }
     thr_pool_unlock(&db->queue_lock);
+    return interval_ns;
 }
 
 /* Returns what came of it. If that is THR_REFUSED the pool may be gone. */
@@ -368,6 +382,7 @@ static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *wait
 {
     struct thr_registration registration = {.stop = stop_waiting, .arg = waiter};
     bool registered = cancel != NULL && thr_cancel_register(cancel, &registration);
+    uint64_t interval_ns = WATCH_NS;
     enum thr_waiter_word word;
 
     if (cancel != NULL && !registered)
@@ -380,9 +395,9 @@ static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *wait
             (void)tell(waiter, THR_STOPPED);
             continue;
         }
-        (void)thr_os_futex_wait(&waiter->word, word, word == THR_WATCHING && ns > WATCH_NS ? WATCH_NS : ns);
+        (void)thr_os_futex_wait(&waiter->word, word, word == THR_WATCHING && ns > interval_ns ? interval_ns : ns);
         if (word == THR_WATCHING)
-            watch(db, waiter);
+            interval_ns = watch(db, waiter);
     }
     if (registered)
         (void)thr_cancel_unregister(cancel, &registration);
