@@ -141,7 +141,9 @@ void thr_os_thread_join(struct thr_thread *thread); /* blocks */
 bool thr_os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 void thr_os_futex_wake(_Atomic uint32_t *word, int count);
 uint64_t thr_os_now_ns(void); /* monotonic */
-void thr_os_pause(void);      /* a spin loop's breath */
+/* The same clock as of its last tick, some milliseconds ago: a fraction of the cost. */
+uint64_t thr_os_coarse_ns(void);
+void thr_os_pause(void); /* a spin loop's breath */
 void thr_os_yield(void);
 void thr_os_sleep_ns(uint64_t ns);
 uint32_t thr_os_pid(void);

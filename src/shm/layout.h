@@ -37,7 +37,7 @@ enum thr_slot_state { THR_SLOT_FREE, THR_SLOT_IDLE, THR_SLOT_READER, THR_SLOT_WR
  * connection writes.
  *   off size field       writer  guard
  *     0    8 snapshot    owner   atomic; commit sequence that it reads at, 0 if none (I1)
- *     8    8 begin_ns    owner   atomic; when that snapshot was taken
+ *     8    8 begin_ns    owner   atomic; when that snapshot was taken (thr_os_coarse_ns())
  *    16    4 state       owner   atomic; enum thr_slot_state; FREE <-> IDLE under slot_lock
  *    20    4 pid         owner   slot_lock
  *    24    8 committed   owner   atomic; sequence of its commit until `snapshot` is moved on to that, else 0

@@ -227,13 +227,15 @@ static void check_epoch(struct thr_conn *conn)
 static int pass_barrier(struct thr_conn *conn)
 {
     struct thr_head *head = head_of(conn);
-    uint64_t began_ns = thr_os_now_ns();
+    uint64_t began_ns = 0;
     uint32_t slot;
 
     for (;;) {
         slot = atomic_load_explicit(&head->barrier, memory_order_seq_cst);
         if (slot == 0 || slot == conn->slot_index + 1)
             return SQLITE_OK;
+        if (began_ns == 0)
+            began_ns = thr_os_now_ns();
         atomic_store_explicit(&conn->slot->snapshot, 0, memory_order_seq_cst);
         if (thr_os_now_ns() - began_ns > WAIT_NS)
             return SQLITE_BUSY;
@@ -303,7 +305,7 @@ again:
     }
     if (rc != SQLITE_OK)
         goto err;
-    atomic_store_explicit(&conn->slot->begin_ns, thr_os_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&conn->slot->begin_ns, thr_os_coarse_ns(), memory_order_relaxed);
     atomic_store_explicit(&conn->slot->state, THR_SLOT_READER, memory_order_release);
     thr_count(conn->slot, THR_COUNT_SNAPSHOTS, 1);
     return SQLITE_OK;
