@@ -110,16 +110,27 @@ static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t h
     return thr_base_write(&db->base, thr_heap_page(&db->heap, frame), page_size, (int64_t)(pgno - 1) * page_size);
 }
 
+/* The last page that the file has or had as of any of the latest commits. The cycle must come past all pages of its
+ * snapshot, and until that was chosen the file could grow. */
+static uint32_t last_page(const struct thr_head *head)
+{
+    uint32_t last = 0;
+
+    for (uint32_t i = 0; i < THR_EXTENTS; i++) {
+        uint32_t pages = (uint32_t)(atomic_load_explicit(&head->extent[i], memory_order_relaxed) >> 32);
+
+        last = pages > last ? pages : last;
+    }
+    return last;
+}
+
 static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
 {
-    uint64_t now = atomic_load_explicit(&db->shm.head->visible_seq, memory_order_acquire);
-    uint64_t extent;
-
+    THR_POINT("cycle-begins");
     thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
     db->checkpoint_passing = pass || live / PASS_FACTOR >= db->checkpoint_bytes;
     db->checkpoint_target = pin(db);
-    extent = atomic_load_explicit(&db->shm.head->extent[now % THR_EXTENTS], memory_order_acquire);
-    db->checkpoint_end = (uint32_t)(extent >> 32);
+    db->checkpoint_end = last_page(db->shm.head);
     db->checkpoint_page = db->checkpoint_flushed = 1;
     /* Log before base (I4): what is written must be durable in the log. Then the whole cycle writes one snapshot. */
     db->checkpoint_durable = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;

@@ -53,6 +53,8 @@ static void arm(const struct death *death)
 
     fault_reset();
     fault_seed(prng_seed() + death->stream);
+    /* Others commit, and the file grows, while a checkpoint makes up its mind: it must not miss their pages. */
+    (void)fault_disturb("cycle-begins", 2, 4000000);
     if (death->torn)
         (void)fault_add(&torn);
     if (death->point != NULL)
