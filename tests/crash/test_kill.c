@@ -65,6 +65,7 @@ static void writer_thread(void *arg)
     struct insert insert = {.writer = (int)(intptr_t)arg};
     struct prng prng = prng_new(stream + (uint64_t)insert.writer);
     sqlite3 *db = db_open(path);
+    int rc;
 
     db_exec(db, "PRAGMA synchronous=%s", synchronous);
     insert.id = db_int(db, "SELECT coalesce(max(id), 0) FROM t WHERE writer=%d", insert.writer);
@@ -78,7 +79,12 @@ static void writer_thread(void *arg)
             CHECK_OK(insert_body(db, &insert), db);
         acknowledge(&insert);
     }
-    db_exec(db, "BEGIN; INSERT INTO t VALUES(%d, %d, NULL)", insert.writer, 1 << 30); /* never committed */
+    /* Never committed. Others may still commit, and in BEGIN a statement that has lost to them says so. */
+    while ((rc = db_try(db, "BEGIN; INSERT INTO t VALUES(%d, %d, NULL)", insert.writer, 1 << 30)) != SQLITE_OK) {
+        CHECK_EQUAL(rc, SQLITE_BUSY_SNAPSHOT);
+        if (sqlite3_get_autocommit(db) == 0)
+            db_exec(db, "ROLLBACK");
+    }
     (void)atomic_fetch_add(&finished, 1);
     for (;;)
         (void)pause();
