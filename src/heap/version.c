@@ -70,6 +70,8 @@ again:
                     goto again;
                 return 0; /* what superseded it is not in the chain any more: it is in the file */
             }
+            if (atomic_load_explicit(&frame->seq, memory_order_relaxed) != frame_seq)
+                goto again; /* used again for this page under us */
             if (free_out != NULL)
                 *free_out = (marked & THR_PGNO_FREE) != 0;
             return index;
@@ -111,7 +113,8 @@ uint32_t thr_version_publish(struct thr_heap *heap, uint32_t pgno, bool is_free,
     uint32_t older = atomic_load_explicit(newest, memory_order_acquire), none = 0;
     bool supersedes;
 
-    atomic_store_explicit(&frame->superseded, 0, memory_order_relaxed);
+    atomic_store_explicit(&frame->superseded, 0,
+                          memory_order_release); /* after FRAME_PRIVATE: see thr_version_find() */
     atomic_store_explicit(&frame->newer, 0, memory_order_relaxed);
     do {
         before = older == 0 ? NULL : thr_heap_frame(heap, older);

@@ -204,7 +204,7 @@ static int lock_reserved(struct thr_main_file *file)
     struct thr_statement_info info;
     int rc;
 
-    statement_of(file, &info);
+    statements_of(file, &info); /* a function of the one that was told may have begun another one */
     if ((rc = thr_txn_reserve(file->conn, info.kind)) == SQLITE_OK)
         file->lock = SQLITE_LOCK_RESERVED;
     return rc;
