@@ -73,7 +73,6 @@ static void parent_to_kill(void *arg)
     const bool *mapped = arg;
     pid_t child;
 
-    (void)alarm(30);
     if (*mapped)
         thread_start(reader_thread, NULL);
     thread_start(writer_thread, NULL);
@@ -81,7 +80,7 @@ static void parent_to_kill(void *arg)
         sleep_ms(1);
     child = fork();
     if (child == 0) {
-        (void)alarm(30);
+        watchdog_begin();
         shared->sleeper = getpid(); /* what fork() has it do is done */
         for (;;)
             (void)pause();
@@ -148,7 +147,6 @@ static void use_inherited(void *arg)
     char other[PATH_SIZE];
 
     (void)arg;
-    (void)alarm(30);
     log_clear();
     check_refused(inherited.idle, "SELECT count(*) FROM t");
     CHECK(log_contains("was opened before fork(): open it again in the child"));

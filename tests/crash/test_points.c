@@ -147,7 +147,6 @@ static void load_child(void *arg)
     const struct death *death = arg;
     struct writer writers[WRITERS];
 
-    (void)alarm(60);
     arm(death);
     for (int i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer){.number = i, .prng = prng_new(death->stream * WRITERS + (uint64_t)i)};
@@ -166,7 +165,6 @@ static void recovery_child(void *arg)
     const char *order[2] = {path, other};
     sqlite3 *db;
 
-    (void)alarm(60);
     arm(death);
     for (int i = 0; i < 2; i++) {
         const char *at = order[(death->stream + (uint64_t)i) % 2];
@@ -184,7 +182,6 @@ static void check_child(void *arg)
     sqlite3 *db;
 
     (void)arg;
-    (void)alarm(60);
     fault_reset();
     db = open_both();
     for (int i = 0; i < WRITERS; i++) {

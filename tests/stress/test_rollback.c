@@ -31,7 +31,17 @@ static void both_fail(const struct client *c, const char *sql, int rc, int expec
                  expected);
 }
 
-/* Run it on both. A conflict rolls the model back, too. */
+/* The transaction has met a conflict: it is over, on the model, too. */
+static void lose(struct client *c)
+{
+    if (!sqlite3_get_autocommit(c->db))
+        db_exec(c->db, "ROLLBACK");
+    if (!sqlite3_get_autocommit(c->model))
+        db_exec(c->model, "ROLLBACK");
+    c->lost = true;
+}
+
+/* Run it on both. */
 static void run(struct client *c, const char *format, ...)
 {
     va_list arguments;
@@ -47,11 +57,7 @@ static void run(struct client *c, const char *format, ...)
     CHECK(sql != NULL);
     rc = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
     if (rc == SQLITE_BUSY_SNAPSHOT) {
-        if (!sqlite3_get_autocommit(c->db))
-            db_exec(c->db, "ROLLBACK");
-        if (!sqlite3_get_autocommit(c->model))
-            db_exec(c->model, "ROLLBACK");
-        c->lost = true;
+        lose(c);
     } else {
         expected = sqlite3_exec(c->model, sql, NULL, NULL, NULL);
         if (rc != expected)
@@ -62,14 +68,24 @@ static void run(struct client *c, const char *format, ...)
     sqlite3_free(sql);
 }
 
+/* Inside a transaction that writes any read may say that it has lost; then there is nothing to compare. */
+static void compare_by(struct client *c, const char *sql)
+{
+    uint64_t hash;
+    int rc;
+
+    if ((rc = db_try_hash(c->db, &hash, sql, c->number)) == SQLITE_BUSY_SNAPSHOT && c->depth > 0 && !c->lost)
+        lose(c);
+    else if (rc != SQLITE_OK)
+        check_failed(__FILE__, __LINE__, "client %d: code %d: %s", c->number, rc, sqlite3_errmsg(c->db));
+    else if (hash != db_hash(c->model, sql, c->number))
+        check_failed(__FILE__, __LINE__, "client %d: the content differs from the model's", c->number);
+}
+
 static void compare(struct client *c)
 {
-    static const char sql[] = "SELECT * FROM t_%d ORDER BY id";
-    static const char by_index[] = "SELECT u, id FROM t_%d WHERE u>=0 ORDER BY u";
-
-    if (db_hash(c->db, sql, c->number) != db_hash(c->model, sql, c->number) ||
-        db_hash(c->db, by_index, c->number) != db_hash(c->model, by_index, c->number))
-        check_failed(__FILE__, __LINE__, "client %d: the content differs from the model's", c->number);
+    compare_by(c, "SELECT * FROM t_%d ORDER BY id");
+    compare_by(c, "SELECT u, id FROM t_%d WHERE u>=0 ORDER BY u");
 }
 
 /* Blobs whose content depends on the id, so that a page in the wrong place shows. */
@@ -159,6 +175,7 @@ static void one_transaction(struct client *c)
             compare(c);
     }
     run(c, prng_chance(prng, 3) ? "ROLLBACK" : "COMMIT");
+    c->depth = 0;
 }
 
 #define CREATE_TABLE "CREATE TABLE t_%d(id INT PRIMARY KEY, u INT UNIQUE CHECK(u>=0), b BLOB) %s"

@@ -18,8 +18,6 @@
 
 #include "throng.h"
 
-#define WATCHDOG_S (UNDER_SANITIZER ? 400 : 100)
-
 static char directory[PATH_SIZE / 2];
 static uint64_t seed;
 static char replay[128];
@@ -102,6 +100,7 @@ void check_in_child(void)
     in_child = true;
     main_thread = pthread_self();
     atomic_store_explicit(&any_failed, false, memory_order_release);
+    watchdog_begin();
 }
 
 /* --- SQLite's error log --- */
@@ -146,16 +145,56 @@ bool log_contains(const char *text)
 
 /* --- setting up --- */
 
-static void watchdog(int signal_number)
+/* A test hangs if it and its children used next to no processor time for two minutes, or all in all more than this: neither
+ * comes about by other programs on the machine, however long a test takes beside them. */
+struct watchdog_limits watchdog_limits = {
+    .look_s = 10,
+    .still_looks = 12,
+    .still_ms = 500,
+    .busy_ms = UNDER_SANITIZER ? 1600000 : 400000,
+};
+
+static struct {
+    uint64_t began_ms; /* processor time of the test at hand */
+    uint64_t seen_ms;  /* at its last sign of life */
+    int looks_since;
+} life;
+
+static void bark(void)
 {
     static const char text[] = "the test hangs\n";
 
-    (void)signal_number;
     (void)!write(STDERR_FILENO, text, sizeof text - 1);
     (void)!write(STDERR_FILENO, replay, strlen(replay));
     if (getenv("THRONG_TEST_ABORT") != NULL)
         abort();
     _exit(1);
+}
+
+static void watchdog(int signal_number)
+{
+    uint64_t now_ms = children_cpu_ms();
+    int error = errno;
+
+    (void)signal_number;
+    if (now_ms > life.began_ms + watchdog_limits.busy_ms)
+        bark();
+    if (now_ms > life.seen_ms + watchdog_limits.still_ms || now_ms < life.seen_ms) {
+        life.seen_ms = now_ms;
+        life.looks_since = 0;
+    } else if (++life.looks_since >= watchdog_limits.still_looks) {
+        bark();
+    }
+    (void)alarm(watchdog_limits.look_s);
+    errno = error;
+}
+
+void watchdog_begin(void)
+{
+    life.began_ms = life.seen_ms = children_cpu_ms();
+    life.looks_since = 0;
+    (void)signal(SIGALRM, watchdog);
+    (void)alarm(watchdog_limits.look_s);
 }
 
 static void choose_seed(void)
@@ -182,8 +221,7 @@ int support_setup(void **state)
     (void)snprintf(directory, sizeof directory, "%s/throng-test-XXXXXX", base);
     if (mkdtemp(directory) == NULL)
         return -1;
-    (void)signal(SIGALRM, watchdog);
-    (void)alarm(WATCHDOG_S);
+    watchdog_begin();
     (void)sqlite3_config(SQLITE_CONFIG_LOG, to_log, NULL);
     return throng_register(0) == SQLITE_OK ? 0 : -1;
 }
@@ -228,7 +266,7 @@ const char *path_new(char path[PATH_SIZE], const char *name)
 {
     check_forget(); /* the test before has been judged */
     (void)snprintf(path, PATH_SIZE, "%s/%s-%d.db", directory, name, path_count++);
-    (void)alarm(WATCHDOG_S);
+    watchdog_begin();
     return path;
 }
 

@@ -238,10 +238,25 @@ static uint64_t hash_value(uint64_t hash, sqlite3_stmt *stmt, int column)
     }
 }
 
-uint64_t db_hash(sqlite3 *db, const char *format, ...)
+static int hash_rows(sqlite3 *db, const char *sql, uint64_t *out)
 {
-    uint64_t hash = 0;
-    sqlite3_stmt *stmt;
+    sqlite3_stmt *stmt = NULL;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, NULL);
+
+    *out = 0;
+    if (rc != SQLITE_OK)
+        return rc;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        for (int column = 0; column < sqlite3_column_count(stmt); column++)
+            *out = hash_value(*out, stmt, column);
+        *out = hash_u64(*out ^ UINT64_C(0x5bd1e995));
+    }
+    (void)sqlite3_finalize(stmt);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+int db_try_hash(sqlite3 *db, uint64_t *out, const char *format, ...)
+{
     va_list arguments;
     char *sql;
     int rc;
@@ -249,15 +264,23 @@ uint64_t db_hash(sqlite3 *db, const char *format, ...)
     va_start(arguments, format);
     sql = format_sql(format, arguments);
     va_end(arguments);
-    stmt = db_prepare(db, sql);
-    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        for (int column = 0; column < sqlite3_column_count(stmt); column++)
-            hash = hash_value(hash, stmt, column);
-        hash = hash_u64(hash ^ UINT64_C(0x5bd1e995));
-    }
-    if (rc != SQLITE_DONE)
+    rc = hash_rows(db, sql, out);
+    sqlite3_free(sql);
+    return rc;
+}
+
+uint64_t db_hash(sqlite3 *db, const char *format, ...)
+{
+    uint64_t hash;
+    va_list arguments;
+    char *sql;
+    int rc;
+
+    va_start(arguments, format);
+    sql = format_sql(format, arguments);
+    va_end(arguments);
+    if ((rc = hash_rows(db, sql, &hash)) != SQLITE_OK)
         sql_failed(db, sql, rc);
-    stmt_end(stmt);
     sqlite3_free(sql);
     return hash;
 }

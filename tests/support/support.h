@@ -67,6 +67,10 @@ const char *path_new(char path[PATH_SIZE], const char *name); /* a file in the d
 const char *path_beside(char out[PATH_SIZE], const char *path, const char *suffix); /* path and suffix in one */
 const char *path_directory(void);
 
+/* The test is judged anew from here on: it hangs if it, with its children, stands still or uses the processor for very
+ * long. path_new() and child_start() do so. For children by fork(), which no alarm is passed on to. */
+void watchdog_begin(void);
+
 /* `count` in proportion to the scale, at least 1. */
 int scaled(int count);
 
@@ -102,7 +106,8 @@ int db_try_int(sqlite3 *db, int64_t *out, const char *format, ...); /* SQLITE_NO
 char *db_text(sqlite3 *db, const char *format, ...);                /* all rows: columns by |, rows by \n. Free it */
 void db_check_text(sqlite3 *db, const char *sql, const char *expected);
 uint64_t db_hash(sqlite3 *db, const char *format, ...); /* of all values of all rows, in order */
-uint64_t db_hash_all(sqlite3 *db);                      /* of schema and content, by logical order */
+int db_try_hash(sqlite3 *db, uint64_t *out, const char *format, ...);
+uint64_t db_hash_all(sqlite3 *db); /* of schema and content, by logical order */
 sqlite3_stmt *db_prepare(sqlite3 *db, const char *sql);
 int stmt_run(sqlite3_stmt *stmt); /* steps to the end and resets; SQLITE_OK or the extended code */
 void stmt_end(sqlite3_stmt *stmt);

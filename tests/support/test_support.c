@@ -3,10 +3,13 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "history.h"
+#include "internal.h"
 #include "support.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* --- histories made by hand: rows 0 and 1, one transaction a thread, at the moments given --- */
 
@@ -478,6 +481,59 @@ static void a_seed_gives_the_same_numbers(void **state)
     CHECK_EQUAL(same, 0);
 }
 
+static void hurry(void)
+{
+    watchdog_limits = (struct watchdog_limits){.look_s = 1, .still_looks = 2, .still_ms = 10, .busy_ms = 1500};
+    (void)freopen("/dev/null", "w", stderr); /* what it says is expected */
+    watchdog_begin();
+}
+
+static void stand_still(void *arg)
+{
+    (void)arg;
+    hurry();
+    for (;;)
+        (void)pause();
+}
+
+static void spin(void *arg)
+{
+    (void)arg;
+    hurry();
+    while (children_cpu_ms() > 0)
+        ;
+}
+
+/* Slow as on a machine that does other things: it gets a little of the processor, again and again. */
+static void go_slowly(void *arg)
+{
+    (void)arg;
+    hurry();
+    for (int i = 0; i < 8; i++) {
+        uint64_t end = children_cpu_ms() + 40;
+
+        while (children_cpu_ms() < end)
+            ;
+        sleep_ms(500);
+    }
+}
+
+/* Property: the watchdog ends a test that stands still or runs for ever, and none that is slow. */
+static void the_watchdog_tells_a_hang_from_a_busy_machine(void **state)
+{
+    pid_t slow = child_start(go_slowly, NULL);
+    pid_t still = child_start(stand_still, NULL);
+    pid_t spinning = child_start(spin, NULL);
+    int status;
+
+    (void)state;
+    status = child_status(spinning);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    status = child_status(still);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    child_join(slow);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,6 +558,7 @@ int main(void)
         cmocka_unit_test(the_oracle_finds_damage),
         cmocka_unit_test(contents_are_compared_whole),
         cmocka_unit_test(a_seed_gives_the_same_numbers),
+        cmocka_unit_test(the_watchdog_tells_a_hang_from_a_busy_machine),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);

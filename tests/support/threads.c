@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -102,6 +103,39 @@ void meeting_wait(struct meeting *meeting)
 
 /* --- child processes --- */
 
+#define MAX_CHILDREN 16
+static _Atomic pid_t children[MAX_CHILDREN]; /* that are watched; 0: a free place */
+
+static void child_watch(pid_t old, pid_t new)
+{
+    for (int i = 0; i < MAX_CHILDREN; i++)
+        if (atomic_compare_exchange_strong(&children[i], &(pid_t){old}, new))
+            return;
+}
+
+static uint64_t clock_ms(clockid_t clock)
+{
+    struct timespec time;
+
+    return clock_gettime(clock, &time) != 0 ? 0 : (uint64_t)time.tv_sec * 1000 + (uint64_t)(time.tv_nsec / MS);
+}
+
+uint64_t children_cpu_ms(void)
+{
+    uint64_t sum = clock_ms(CLOCK_PROCESS_CPUTIME_ID);
+    struct rusage usage;
+    clockid_t clock;
+    pid_t pid;
+
+    for (int i = 0; i < MAX_CHILDREN; i++)
+        if ((pid = atomic_load(&children[i])) != 0 && clock_getcpuclockid(pid, &clock) == 0)
+            sum += clock_ms(clock);
+    if (getrusage(RUSAGE_CHILDREN, &usage) == 0) /* those that have ended */
+        sum += (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+               (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+    return sum;
+}
+
 pid_t child_start(void (*function)(void *), void *arg)
 {
     pid_t pid;
@@ -109,8 +143,12 @@ pid_t child_start(void (*function)(void *), void *arg)
     (void)fflush(NULL);
     pid = fork();
     CHECK(pid >= 0);
-    if (pid > 0)
+    if (pid > 0) {
+        child_watch(0, pid);
         return pid;
+    }
+    for (int i = 0; i < MAX_CHILDREN; i++)
+        atomic_store(&children[i], 0); /* they are the parent's */
     check_in_child();
     thread_count = 0;
     function(arg);
@@ -124,6 +162,7 @@ int child_status(pid_t pid)
 
     while (waitpid(pid, &status, 0) < 0)
         CHECK(errno == EINTR);
+    child_watch(pid, 0);
     return status;
 }
 

@@ -585,7 +585,7 @@ static void lies_with_right_hashes_do_not_crash(void **state)
             (void)signal(SIGSEGV, SIG_DFL); /* as it was before the test library took it */
             (void)signal(SIGBUS, SIG_DFL);
             (void)signal(SIGABRT, SIG_DFL);
-            (void)alarm(20);
+            (void)setrlimit(RLIMIT_CPU, &(struct rlimit){20, 20});
             (void)signal(SIGXFSZ, SIG_IGN);
             (void)setrlimit(RLIMIT_FSIZE, &(struct rlimit){64 << 20, 64 << 20}); /* no terabytes, please */
             (void)recover("b", &out);
