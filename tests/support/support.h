@@ -90,7 +90,7 @@ uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t size);
 
 /* --- connections and statements; what fails fails the test, unless the function returns the code --- */
 
-#define BUSY_TIMEOUT_MS 10000
+#define BUSY_TIMEOUT_MS 60000
 
 sqlite3 *db_open(const char *path);  /* throng, busy_timeout, some synchronous level */
 sqlite3 *db_stock(const char *path); /* SQLite's own VFS */
