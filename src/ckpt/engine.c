@@ -1,0 +1,107 @@
+/* The engine of one database: its directory, index, heap and log, set up from what the file says, and put away.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "engine.h"
+
+#include <sqlite3.h>
+
+#include "../os/os.h"
+#include "../txn/db.h"
+#include "stock.h"
+
+/* Set up the index from what the file says. */
+static int load(struct thr_db *db, bool *incomplete_out)
+{
+    struct thr_head *head = db->shm.head;
+    struct thr_stock_header header;
+    struct thr_pages free_pages = {0};
+    uint32_t format = 2;
+    int rc;
+
+    if ((rc = thr_stock_header_read(&db->base, &header)) != SQLITE_OK)
+        return rc;
+    if (header.marked) {
+        *incomplete_out = true;
+        return SQLITE_CANTOPEN;
+    }
+    db->foreign = header.foreign;
+    head->owner_pid = thr_os_pid();
+    atomic_store(&head->commit_seq, THR_FIRST_SEQ);
+    atomic_store(&head->visible_seq, THR_FIRST_SEQ);
+    atomic_store(&head->durable_seq, THR_FIRST_SEQ);
+    atomic_store(&head->horizon, THR_FIRST_SEQ);
+    head->change_base = header.change_counter - THR_FIRST_SEQ;
+    if (header.empty || header.foreign) {
+        atomic_store(&head->format, format);
+        return SQLITE_OK;
+    }
+    atomic_store(&head->page_size, header.page_size);
+    atomic_store(&db->usable_size, header.usable_size);
+    db->heap.page_size = header.page_size;
+    if (header.auto_vacuum || !db->base.writable)
+        format = 1;
+    else if ((rc = thr_stock_list_read(&db->base, &header, &free_pages)) == SQLITE_CORRUPT)
+        format = 1; /* SQLite will say so itself, when it gets there */
+    else if (rc != SQLITE_OK)
+        goto done;
+    if (format == 1)
+        free_pages.count = 0;
+    rc = thr_space_load(&db->shm, &free_pages, header.page_count);
+    if (rc == SQLITE_CORRUPT) { /* a page twice in the list */
+        format = 1;
+        free_pages.count = 0;
+        thr_space_reset(&db->shm, &free_pages, header.page_count);
+        rc = SQLITE_OK;
+    }
+    atomic_store(&head->format, format);
+    atomic_store(&head->extent[THR_FIRST_SEQ % THR_EXTENTS], (uint64_t)header.page_count << 32 | free_pages.count);
+done:
+    thr_os_free(free_pages.at);
+    return rc;
+}
+
+int thr_engine_start(struct thr_db *db, bool *incomplete_out)
+{
+    uint32_t page_size;
+    char *path = NULL;
+    int rc;
+
+    *incomplete_out = false;
+    if (db->base.writable) {
+        uint32_t mode = 0700 | (db->file_mode & 0040 ? 0070 : 0) | (db->file_mode & 0004 ? 0007 : 0);
+
+        rc = thr_os_mkdir(db->directory, mode);
+        if (rc == SQLITE_READONLY) {
+            thr_log(SQLITE_READONLY, "throng: %s is opened read-only: its directory cannot be written", db->path);
+            db->base.writable = false;
+        } else if (rc != SQLITE_OK) {
+            return rc == SQLITE_CONSTRAINT ? SQLITE_BUSY : rc;
+        }
+    }
+    if (!db->base.writable) {
+        db->directory = NULL;
+        if ((rc = thr_shm_create(&db->shm, NULL, 0)) == SQLITE_OK)
+            rc = load(db, incomplete_out);
+        return rc;
+    }
+    if ((path = thr_db_file(db, "shm")) == NULL)
+        return SQLITE_NOMEM;
+    rc = thr_shm_create(&db->shm, path, db->file_mode);
+    thr_os_free(path);
+    if (rc == SQLITE_OK)
+        rc = load(db, incomplete_out);
+    page_size = rc == SQLITE_OK ? atomic_load(&db->shm.head->page_size) : 0;
+    if (rc == SQLITE_OK && page_size != 0)
+        rc = thr_db_start_heap(db, page_size);
+    if (rc == SQLITE_OK)
+        rc = thr_log_create(&db->log, &db->shm, db->directory, db->file_mode, 1);
+    return rc;
+}
+
+void thr_engine_stop(struct thr_db *db)
+{
+    thr_log_close(&db->log);
+    thr_heap_close(&db->heap);
+    thr_shm_close(&db->shm);
+    thr_base_close(&db->base);
+}
