@@ -320,8 +320,8 @@ static int commit(struct thr_main_file *file)
 
     if (!conn->writing || conn->writes.count == 0)
         return SQLITE_OK;
-    if (file->rolling_back) {
-        file->rolling_back = false;
+    if (file->journal.rolling_back) {
+        file->journal.rolling_back = false;
         thr_txn_discard(conn);
         return SQLITE_OK;
     }

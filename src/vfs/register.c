@@ -34,8 +34,13 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
     sqlite3_vfs *base = vfs->pAppData;
 
     file->pMethods = NULL;
-    if (name != NULL && (flags & SQLITE_OPEN_MAIN_JOURNAL) != 0)
-        return thr_journal_open(name, file);
+    if (name != NULL && (flags & SQLITE_OPEN_MAIN_JOURNAL) != 0) {
+        sqlite3_file *main_file = sqlite3_database_file_object(name);
+
+        if (main_file == NULL || main_file->pMethods != &thr_main_methods)
+            return SQLITE_CANTOPEN;
+        return thr_journal_open((struct thr_main_file *)(void *)main_file, file);
+    }
     if (name != NULL && (flags & SQLITE_OPEN_WAL) != 0) {
         sqlite3_file *main_file = sqlite3_database_file_object(name);
 

@@ -16,14 +16,21 @@ struct thr_group;
 
 /* The rollback journal. The pager writes the original of each page before it changes it; since the transaction's
  * snapshot has that page, only its number is kept. One per connection, kept from one transaction to the next. */
+#define THR_JOURNAL_HEADER 28
 struct thr_journal {
-    uint8_t header[512];
-    uint32_t header_bytes;
+    struct thr_journal_part {
+        int64_t at;     /* of its header */
+        uint32_t first; /* of `pages`: the entries after that header */
+        uint8_t header[THR_JOURNAL_HEADER];
+    } * parts;
     struct thr_journal_entry {
-        uint32_t pgno, checksum;
+        uint32_t pgno, checksum; /* as the pager wrote them */
     } * entries;
+    uint32_t part_count, part_capacity;
     uint32_t count, capacity;
-    uint32_t page_size;
+    uint32_t delivered, checksum; /* entry + 1 that was read last, and what belongs to it; 0: none */
+    bool rolling_back;            /* the pager reads it from the end: it is about to play it back */
+    bool names_super;             /* the name of a super-journal came after the last entry */
 };
 
 /* A database file as SQLite holds it. */
@@ -41,8 +48,7 @@ struct thr_main_file {
     uint64_t in_place_ns; /* when the file was last seen under its name */
     uint32_t reruns;      /* of the statement at hand, without success */
     bool checkpoint_due;
-    bool exclusive;    /* PRAGMA locking_mode=EXCLUSIVE */
-    bool rolling_back; /* the pager reads its journal from the end: it is about to play it back */
+    bool exclusive; /* PRAGMA locking_mode=EXCLUSIVE */
     struct thr_journal journal;
     struct thr_main_file *next_of_db; /* other Throng files of the same connection */
 };
@@ -95,7 +101,7 @@ struct thr_statement_info {
 void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_info *out);
 
 /* journal.c */
-int thr_journal_open(const char *name, sqlite3_file *file);
+int thr_journal_open(struct thr_main_file *main, sqlite3_file *file);
 void thr_journal_free(struct thr_journal *journal);
 
 /* pragma.c */
