@@ -11,6 +11,9 @@
  *     counts as THRONG_CONN_LOST.
  *   - After either, the pool calls `finalize` for the connection's statements and `close`, nothing else; but until then a
  *     token may still call `interrupt`, and the user look at the columns of the row there is.
+ *   - A code other than THRONG_OK (THRONG_ROW, THRONG_DONE) says that the request did nothing that will stay; what has been
+ *     committed is never reported as an error, whatever fires or passes meanwhile. Where the driver cannot know:
+ *     THRONG_CONN_LOST.
  *   - No function may call back into the pool.
  *
  * SPDX-License-Identifier: MIT */
@@ -32,8 +35,10 @@
 
 /* What `prepare` has found out. */
 struct thr_statement_info {
-    size_t tail; /* where the next statement begins in the text, or 0 if there is none */
-    bool opens;  /* it may leave a transaction open that was not: BEGIN, SAVEPOINT */
+    size_t tail;  /* where the next statement begins in the text, or 0 if there is none */
+    bool opens;   /* it may leave a transaction open that was not: BEGIN, SAVEPOINT */
+    bool writes;  /* ending it in the middle is not without effect: see `undo` */
+    bool at_once; /* it is not run for its rows alone: `next` is called once even if nobody asks for a row */
 };
 
 struct thr_begin {
@@ -47,7 +52,7 @@ struct thr_driver {
     const char *name;
 
     /* Once for each pool: understand the part of the DSN that is the driver's, and start what it needs in the process.
-     * `private_out`: each connection would have a database of its own. */
+     * `private_out`: each connection would have a database of its own, which ends with it. */
     int (*source_open)(const char *dsn, void (*log)(void *arg, const char *message), void *log_arg, void **source_out,
                        bool *private_out, throng_error *err);
     void (*source_close)(void *source);
@@ -57,7 +62,7 @@ struct thr_driver {
     void (*close)(void *conn);
 
     /* For what comes until the next call: end with THRONG_TIMEOUT at the deadline (0: none); be ready for `interrupt`,
-     * if so. Forgets an interrupt from before. Cheap, no round trip. */
+     * if so. Forgets an interrupt from before, also for other statements that are open. Cheap, no round trip. */
     void (*limits)(void *conn, uint64_t deadline_ns, bool interruptible);
     /* Any thread, while `limits` says interruptible, and the pool makes sure that it is over before anything else begins:
      * whatever the connection is waiting for ends with THRONG_CANCELED, soon. May be one round trip of its own. */
@@ -76,6 +81,10 @@ struct thr_driver {
     int (*next)(void *conn, void *stmt, throng_error *err);
     /* End the execution, whatever state it is in. An error here is one that nobody has been told of yet. */
     int (*reset)(void *conn, void *stmt, throng_error *err);
+    /* Before `reset`, for a statement that writes, and is to be stopped between two rows. THRONG_OK: nothing of it counts,
+     * and a transaction around it may have ended with it. THRONG_DONE: it had come to its end, and counts. Else what is
+     * wrong, as from `next`. */
+    int (*undo)(void *conn, void *stmt, throng_error *err);
     /* Of the statement that has just reached THRONG_DONE. */
     void (*result)(void *conn, void *stmt, throng_result *result_out);
 
@@ -98,10 +107,13 @@ struct thr_driver {
     bool (*in_transaction)(void *conn);
 
     int (*ping)(void *conn, throng_error *err);
-    /* Before a connection on which something failed is used by somebody else: no statement runs, no transaction is open.
-     * THRONG_OK if it is as good as new (round trips are allowed), else it is closed. */
+    /* What the user has left open with the help of `native`: "a transaction", "a statement"; NULL: nothing. No statement of
+     * the pool's is running. */
+    const char *(*left_open)(void *conn);
+    /* Before a connection on which something failed, or that was given to the user, is used by somebody else: no statement
+     * runs, no transaction is open. THRONG_OK if it is as good as new (round trips are allowed), else it is closed. */
     int (*reset_session)(void *conn);
-    /* For who knows the database behind it: sqlite3 *. */
+    /* For a user who knows the database behind it: sqlite3 *. */
     void *(*native)(void *conn);
 };
 

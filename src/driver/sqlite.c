@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../os/assert.h"
 #include "../os/os.h"
 
 enum {
@@ -54,12 +55,14 @@ THR_COLD static int classify(struct sqlite_conn *conn, int rc)
     case SQLITE_RANGE:
         return THRONG_MISUSE;
     case SQLITE_IOERR:
-    case SQLITE_CANTOPEN:
         conn->broken = true; /* Throng's log and SQLite's pager both want a new connection after that */
+        return THRONG_IO;
+    case SQLITE_CANTOPEN: /* the file of an ATTACH, perhaps */
+        conn->doubtful = true;
         return THRONG_IO;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-        conn->broken = true;
+        conn->doubtful = true;
         return THRONG_ERROR;
     default:
         return THRONG_ERROR;
@@ -71,9 +74,9 @@ THR_COLD int thr_sqlite_error(struct sqlite_conn *conn, int rc, const char *sql,
     int code = classify(conn, rc);
 
     (void)thr_error_set(err, code, rc, sql, "%s",
-                        code == THRONG_TIMEOUT ? "the deadline passed"
-                        : conn->db != NULL     ? sqlite3_errmsg(conn->db)
-                                               : sqlite3_errstr(rc));
+                        code == THRONG_TIMEOUT || code == THRONG_CANCELED ? throng_code_text(code)
+                        : conn->db != NULL                                ? sqlite3_errmsg(conn->db)
+                                                                          : sqlite3_errstr(rc));
     if (err != NULL && conn->db != NULL)
         err->position = sqlite3_error_offset(conn->db);
     return code;
@@ -90,9 +93,14 @@ static bool must_stop(struct sqlite_conn *conn)
     return conn->deadline_passed;
 }
 
+/* SQLite asks once more when a statement has ended, and would return SQLITE_INTERRUPT for what has been committed. So it
+ * is never stopped then. Where it is not stopped either: inside sqlite3_exec(), where savepoints are ended. */
 static int on_progress(void *arg)
 {
-    return must_stop(arg) ? 1 : 0;
+    struct sqlite_conn *conn = arg;
+
+    return conn->current != NULL && sqlite3_stmt_busy(conn->current) != 0 && (conn->stop_now || must_stop(conn)) ? 1
+                                                                                                                 : 0;
 }
 
 static int on_busy(void *arg, int count)
@@ -114,13 +122,15 @@ static int on_busy(void *arg, int count)
 }
 
 /* sqlite3_interrupt() alone is not enough: an interrupt that comes just before a statement begins is forgotten by it. Our
- * own flag stays, and the progress handler asks for it. */
+ * own flag stays, and the progress handler asks for it. Nor is the flag enough: SQLite counts the rows of a table, or checks
+ * one, in a single operation. */
 static void conn_limits(void *arg, uint64_t deadline_ns, bool interruptible)
 {
     struct sqlite_conn *conn = arg;
     bool wanted = deadline_ns != 0 || interruptible;
 
     conn->deadline_ns = deadline_ns;
+    conn->interruptible = interruptible;
     conn->deadline_passed = false;
     atomic_store_explicit(&conn->interrupted, false, memory_order_relaxed);
     if (wanted != conn->has_handler)
@@ -131,9 +141,38 @@ static void conn_limits(void *arg, uint64_t deadline_ns, bool interruptible)
 static void conn_interrupt(void *arg)
 {
     struct sqlite_conn *conn = arg;
+    uint32_t expected = THR_STEP_ALONE;
 
-    atomic_store_explicit(&conn->interrupted, true, memory_order_relaxed);
+    /* seq_cst, as in step_begin(): either the owner sees the flag, or this sees that the owner is in its step */
+    atomic_store_explicit(&conn->interrupted, true, memory_order_seq_cst);
+    if (!atomic_compare_exchange_strong_explicit(&conn->step, &expected, THR_STEP_STOPPING, memory_order_seq_cst,
+                                                 memory_order_relaxed))
+        return;
     sqlite3_interrupt(conn->db);
+    atomic_store_explicit(&conn->step, THR_STEP_STOPPED, memory_order_release); /* pairs with step_end() */
+}
+
+/* The step of a statement that is alone begins. False: a token has fired. */
+THR_COLD static bool step_begin(struct sqlite_conn *conn)
+{
+    THR_ASSERT(atomic_load_explicit(&conn->step, memory_order_relaxed) == THR_STEP_NONE);
+    atomic_store_explicit(&conn->step, THR_STEP_ALONE, memory_order_seq_cst);
+    return !atomic_load_explicit(&conn->interrupted, memory_order_seq_cst);
+}
+
+/* It has ended. True: sqlite3_interrupt() was called meanwhile; it never is after this. */
+THR_COLD static bool step_end(struct sqlite_conn *conn)
+{
+    uint32_t expected = THR_STEP_ALONE;
+
+    if (atomic_compare_exchange_strong_explicit(&conn->step, &expected, THR_STEP_NONE, memory_order_relaxed,
+                                                memory_order_relaxed))
+        return false;
+    /* Between two instructions of the token's thread. acquire: pairs with conn_interrupt() */
+    while (atomic_load_explicit(&conn->step, memory_order_acquire) != THR_STEP_STOPPED)
+        thr_os_yield();
+    atomic_store_explicit(&conn->step, THR_STEP_NONE, memory_order_relaxed);
+    return true;
 }
 
 /* --- connections --- */
@@ -162,6 +201,7 @@ static int conn_open(void *arg, uint64_t deadline_ns, void **conn_out, throng_er
     if (conn == NULL)
         return thr_error_set(err, THRONG_NOMEM, 0, NULL, "no memory for a connection");
     conn->busy_timeout_ms = source->busy_timeout_ms;
+    conn->is_private = source->is_private;
     conn->deadline_ns = deadline_ns;
     rc = sqlite3_open_v2(source->uri, &conn->db,
                          SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX |
@@ -185,28 +225,75 @@ static int conn_open(void *arg, uint64_t deadline_ns, void **conn_out, throng_er
     return code;
 }
 
+static const char *conn_left_open(void *arg)
+{
+    struct sqlite_conn *conn = arg;
+    const char *what = NULL;
+
+    for (sqlite3_stmt *stmt = sqlite3_next_stmt(conn->db, NULL); stmt != NULL;
+         stmt = sqlite3_next_stmt(conn->db, stmt)) {
+        if (sqlite3_stmt_busy(stmt) != 0)
+            what = sqlite3_sql(stmt) != NULL ? "a statement" : "a blob";
+    }
+    if (sqlite3_get_autocommit(conn->db) == 0)
+        what = "a transaction";
+    else if (what == NULL && sqlite3_txn_state(conn->db, NULL) != SQLITE_TXN_NONE)
+        what = "a backup";
+    if (what == NULL)
+        conn->has_native = false;
+    return what;
+}
+
+/* The statements that the user has left in the middle of their rows: with them would stay their snapshot. A blob cannot be
+ * reset, since its handle would point nowhere. */
+static void reset_statements(struct sqlite_conn *conn)
+{
+    for (sqlite3_stmt *stmt = sqlite3_next_stmt(conn->db, NULL); stmt != NULL;
+         stmt = sqlite3_next_stmt(conn->db, stmt)) {
+        if (sqlite3_stmt_busy(stmt) != 0 && sqlite3_sql(stmt) != NULL)
+            (void)sqlite3_reset(stmt);
+    }
+}
+
+static int probe(struct sqlite_conn *conn)
+{
+    return sqlite3_exec(conn->db, "SELECT count(*) FROM main.sqlite_schema", NULL, NULL, NULL);
+}
+
+/* A database that would end with its connection has no better one. */
 static int conn_reset_session(void *arg)
 {
     struct sqlite_conn *conn = arg;
+    bool broken;
 
     conn_limits(conn, 0, false);
-    if (!conn->broken && sqlite3_get_autocommit(conn->db) == 0)
+    broken = conn->broken && !conn->is_private;
+    if (!broken && sqlite3_get_autocommit(conn->db) == 0)
         (void)sqlite3_exec(conn->db, "ROLLBACK", NULL, NULL, NULL);
-    conn->read_only = false;
-    return !conn->broken && sqlite3_get_autocommit(conn->db) != 0 ? THRONG_OK : THRONG_CONN_LOST;
+    if (!broken && conn_left_open(conn) != NULL)
+        reset_statements(conn);
+    if (!broken && !conn->is_private && conn->doubtful)
+        broken = probe(conn) != SQLITE_OK;
+    if (!broken && conn_left_open(conn) != NULL)
+        broken = !conn->is_private;
+    conn->read_only = conn->doubtful = false;
+    return broken ? THRONG_CONN_LOST : THRONG_OK;
 }
 
 static int conn_ping(void *arg, throng_error *err)
 {
     struct sqlite_conn *conn = arg;
-    int rc = sqlite3_exec(conn->db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    int rc = probe(conn);
 
     return rc == SQLITE_OK ? THRONG_OK : thr_sqlite_error(conn, rc, NULL, err);
 }
 
 static void *conn_native(void *arg)
 {
-    return ((struct sqlite_conn *)arg)->db;
+    struct sqlite_conn *conn = arg;
+
+    conn->has_native = true;
+    return conn->db;
 }
 
 /* --- statements --- */
@@ -246,9 +333,12 @@ static int stmt_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
     }
     stmt->stmt = compiled;
     stmt->is_write = sqlite3_stmt_readonly(compiled) == 0;
+    stmt->counts = stmt->is_write && thr_sqlite_changes_rows(sql);
     stmt->begins_read_only = begins_read_only;
     stmt->parameters = sqlite3_bind_parameter_count(compiled);
     info->opens = thr_sqlite_opens(sql);
+    info->writes = stmt->is_write;
+    info->at_once = stmt->is_write || sqlite3_column_count(compiled) == 0;
     *stmt_out = stmt;
     return THRONG_OK;
 }
@@ -266,8 +356,13 @@ static void stmt_finalize(void *arg, void *statement)
 
 THR_HOT static int bind_one(struct sqlite_stmt *stmt, int index, const throng_value *value, bool stay)
 {
-    const void *bytes = value->as.bytes != NULL ? value->as.bytes : "";
+    const void *bytes = value->as.bytes;
 
+    if (value->type >= THRONG_TEXT && bytes == NULL) {
+        if (value->size != 0)
+            return SQLITE_MISUSE;
+        bytes = "";
+    }
     switch (value->type) {
     case THRONG_INT64:
         return sqlite3_bind_int64(stmt->stmt, index, value->as.integer);
@@ -285,6 +380,21 @@ THR_HOT static int bind_one(struct sqlite_stmt *stmt, int index, const throng_va
     default:
         return SQLITE_MISUSE;
     }
+}
+
+/* Why bind_one() has failed. */
+THR_COLD static int bind_failed(struct sqlite_conn *conn, struct sqlite_stmt *stmt, int index,
+                                const throng_value *value, int rc, throng_error *err)
+{
+    const char *sql = sqlite3_sql(stmt->stmt);
+
+    if (value->type > THRONG_BLOB)
+        return thr_error_set(err, THRONG_MISUSE, 0, sql, "argument %d has the type %u, which there is not", index,
+                             value->type);
+    if (value->type >= THRONG_TEXT && value->as.bytes == NULL && value->size != 0)
+        return thr_error_set(err, THRONG_MISUSE, 0, sql, "argument %d has %zu bytes, and NULL where they should be",
+                             index, value->size);
+    return thr_sqlite_error(conn, rc, sql, err);
 }
 
 static const throng_value *find_named(const char *name, const throng_value *args, size_t count)
@@ -311,7 +421,7 @@ THR_COLD static int bind_named(struct sqlite_conn *conn, struct sqlite_stmt *stm
             return thr_error_set(err, THRONG_MISUSE, 0, sqlite3_sql(stmt->stmt), "parameter %s has no argument",
                                  name != NULL ? name : "?");
         if ((rc = bind_one(stmt, i, value, stay)) != SQLITE_OK)
-            return thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
+            return bind_failed(conn, stmt, i, value, rc, err);
     }
     return THRONG_OK;
 }
@@ -333,8 +443,6 @@ THR_HOT static int stmt_start(void *arg, void *statement, const throng_value *ar
             return thr_error_set(err, THRONG_READONLY, SQLITE_READONLY, sqlite3_sql(stmt->stmt),
                                  "a write in a read-only transaction");
     }
-    if (stmt->is_write)
-        stmt->changes_before = sqlite3_total_changes64(conn->db);
     if (count > 0 && args[0].name != NULL)
         return bind_named(conn, stmt, args, count, stay, err);
     for (int i = 0; i < parameters; i++) {
@@ -344,9 +452,39 @@ THR_HOT static int stmt_start(void *arg, void *statement, const throng_value *ar
         rc = args[i].type == THRONG_INT64 ? sqlite3_bind_int64(stmt->stmt, i + 1, args[i].as.integer)
                                           : bind_one(stmt, i + 1, &args[i], stay);
         if (rc != SQLITE_OK)
-            return thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
+            return bind_failed(conn, stmt, i + 1, &args[i], rc, err);
     }
     return THRONG_OK;
+}
+
+/* One more step, which stops wherever it can. A statement that writes can then come to its end all the same: SQLite does
+ * its commit between two looks at the handler. The code tells which. */
+THR_COLD static int step_to_stop(struct sqlite_conn *conn, sqlite3_stmt *stmt)
+{
+    int rc;
+
+    conn->stop_now = true;
+    sqlite3_progress_handler(conn->db, 1, on_progress, conn);
+    rc = sqlite3_step(stmt);
+    conn->stop_now = false;
+    sqlite3_progress_handler(conn->db, conn->has_handler ? PROGRESS_OPERATIONS : 0,
+                             conn->has_handler ? on_progress : NULL, conn);
+    return rc;
+}
+
+/* The step of a statement that a token may stop, and that is the only one. */
+THR_COLD static int step_alone(struct sqlite_conn *conn, sqlite3_stmt *stmt)
+{
+    int rc;
+
+    if (step_begin(conn))
+        rc = sqlite3_step(stmt);
+    else
+        rc = sqlite3_stmt_busy(stmt) != 0 ? step_to_stop(conn, stmt) : SQLITE_INTERRUPT;
+    /* The interrupt came too late for the row that there is. It would stop whichever statement comes next. */
+    if (step_end(conn) && rc == SQLITE_ROW)
+        rc = sqlite3_step(stmt);
+    return rc;
 }
 
 THR_HOT static int stmt_next(void *arg, void *statement, throng_error *err)
@@ -360,7 +498,12 @@ THR_HOT static int stmt_next(void *arg, void *statement, throng_error *err)
         conn->started++;
     }
     conn->running.only = conn->started == 1 ? stmt->stmt : NULL;
-    rc = sqlite3_step(stmt->stmt);
+    conn->current = stmt->stmt;
+    if (conn->interruptible && conn->started == 1 && !conn->has_native)
+        rc = step_alone(conn, stmt->stmt);
+    else
+        rc = sqlite3_step(stmt->stmt);
+    conn->current = NULL;
     conn->running.only = NULL;
     if (rc == SQLITE_ROW)
         return THRONG_ROW;
@@ -371,6 +514,26 @@ THR_HOT static int stmt_next(void *arg, void *statement, throng_error *err)
     }
     stmt->failed = true;
     return thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
+}
+
+static int stmt_undo(void *arg, void *statement, throng_error *err)
+{
+    struct sqlite_conn *conn = arg;
+    struct sqlite_stmt *stmt = statement;
+    int rc;
+
+    if (sqlite3_stmt_busy(stmt->stmt) == 0)
+        return stmt->started && !stmt->failed ? THRONG_DONE : THRONG_OK;
+    conn->running.only = conn->started == 1 ? stmt->stmt : NULL;
+    conn->current = stmt->stmt;
+    rc = step_to_stop(conn, stmt->stmt);
+    conn->current = NULL;
+    conn->running.only = NULL;
+    THR_ASSERT(rc != SQLITE_ROW);
+    if (rc == SQLITE_DONE)
+        return THRONG_DONE;
+    stmt->failed = true;
+    return rc == SQLITE_INTERRUPT ? THRONG_OK : thr_sqlite_error(conn, rc, sqlite3_sql(stmt->stmt), err);
 }
 
 THR_HOT static int stmt_reset(void *arg, void *statement, throng_error *err)
@@ -397,9 +560,8 @@ static void stmt_result(void *arg, void *statement, throng_result *result)
 {
     const struct sqlite_conn *conn = arg;
     const struct sqlite_stmt *stmt = statement;
-    bool changed = stmt->is_write && sqlite3_total_changes64(conn->db) != stmt->changes_before;
 
-    result->changes = changed ? sqlite3_changes64(conn->db) : 0;
+    result->changes = stmt->counts ? sqlite3_changes64(conn->db) : 0;
     result->last_insert_id = sqlite3_last_insert_rowid(conn->db);
 }
 
@@ -459,14 +621,15 @@ static const char *row_text(void *statement, int column, size_t *size_out)
     return text;
 }
 
-/* An empty blob is not NULL, but SQLite has no pointer for it. */
+/* An empty blob or text is not NULL, but SQLite has no pointer for it. */
 static const void *row_blob(void *statement, int column, size_t *size_out)
 {
     sqlite3_stmt *stmt = compiled_of(statement);
+    int type = sqlite3_column_type(stmt, column);
     const void *blob = sqlite3_column_blob(stmt, column);
 
     *size_out = blob != NULL ? (size_t)sqlite3_column_bytes(stmt, column) : 0;
-    return blob == NULL && sqlite3_column_type(stmt, column) == SQLITE_BLOB ? "" : blob;
+    return blob == NULL && (type == SQLITE_BLOB || type == SQLITE_TEXT) ? "" : blob;
 }
 
 /* --- transactions --- */
@@ -479,7 +642,9 @@ static int run_kept(struct sqlite_conn *conn, sqlite3_stmt **kept, const char *s
         rc = sqlite3_prepare_v3(conn->db, sql, -1, SQLITE_PREPARE_PERSISTENT, kept, NULL);
     if (rc != SQLITE_OK)
         return thr_sqlite_error(conn, rc, sql, err);
+    conn->current = *kept;
     rc = sqlite3_step(*kept);
+    conn->current = NULL;
     code = rc == SQLITE_DONE ? THRONG_OK : thr_sqlite_error(conn, rc, sql, err);
     (void)sqlite3_reset(*kept);
     return code;
@@ -548,6 +713,7 @@ const struct thr_driver thr_sqlite_driver = {
     .start = stmt_start,
     .next = stmt_next,
     .reset = stmt_reset,
+    .undo = stmt_undo,
     .result = stmt_result,
     .columns = row_columns,
     .name_of = row_name,
@@ -563,6 +729,7 @@ const struct thr_driver thr_sqlite_driver = {
     .savepoint = conn_savepoint,
     .in_transaction = conn_in_transaction,
     .ping = conn_ping,
+    .left_open = conn_left_open,
     .reset_session = conn_reset_session,
     .native = conn_native,
 };

@@ -19,22 +19,39 @@ struct sqlite_source {
     bool is_private;
 };
 
+/* sqlite3_interrupt() stops all statements of a connection, and is in force until none is active any more. So it is called
+ * only while the one statement that it is meant for is the only one, inside its step. */
+enum thr_sqlite_step {
+    THR_STEP_NONE = 0,
+    THR_STEP_ALONE = 1,    /* the owner is in a step that may be interrupted */
+    THR_STEP_STOPPING = 2, /* a token is about to call sqlite3_interrupt() */
+    THR_STEP_STOPPED = 3   /* it has */
+};
+
 /*   field        writer
  *   interrupted  any thread; cleared by the owner
+ *   step         the owner: NONE, ALONE; the token that found ALONE: STOPPING, STOPPED
  *   all others   the thread that owns the connection */
 struct sqlite_conn {
     sqlite3 *db;
-    uint64_t deadline_ns; /* 0: none */
-    bool has_handler;     /* a progress handler is installed */
-    bool deadline_passed; /* why the handler stopped it */
-    bool broken;          /* not to be used by anybody else */
-    bool read_only;       /* the transaction is */
+    uint64_t deadline_ns;  /* 0: none */
+    sqlite3_stmt *current; /* in sqlite3_step(): what the progress handler may stop; NULL: nothing */
+    bool has_handler;      /* a progress handler is installed */
+    bool interruptible;    /* a token may come */
+    bool stop_now;         /* the handler stops what runs wherever it can */
+    bool deadline_passed;  /* why the handler stopped it */
+    bool broken;           /* not to be used by anybody else */
+    bool doubtful;         /* perhaps broken: an error about a file, but about which one is not known */
+    bool is_private;       /* the database ends with the connection: never broken */
+    bool has_native;       /* the user has the sqlite3 *, and may run statements that are not known here */
+    bool read_only;        /* the transaction is */
     int busy_timeout_ms;
     uint64_t busy_since_ns;
     sqlite3_stmt *begin[3], *commit, *rollback;
     struct thr_running running;
     unsigned started; /* statements that have been and are not yet reset */
     _Atomic bool interrupted;
+    _Atomic uint32_t step; /* enum thr_sqlite_step */
 };
 
 struct sqlite_stmt {
@@ -44,8 +61,8 @@ struct sqlite_stmt {
     bool failed;     /* the last step did, and has said so */
     bool owns_bytes; /* bindings hold copies */
     bool is_write;
+    bool counts;           /* sqlite3_changes64() is about it */
     bool begins_read_only; /* it was BEGIN READONLY */
-    sqlite3_int64 changes_before;
 };
 
 int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), void *log_arg, void **source_out,
@@ -67,5 +84,7 @@ const char *thr_sqlite_begin_word(const char *sql, size_t *bytes_out, bool *read
 const char *thr_sqlite_skip_space(const char *sql, bool semicolons);
 /* Whether the statement opens a transaction. */
 bool thr_sqlite_opens(const char *sql);
+/* Whether it inserts, changes or deletes rows, if it writes at all. */
+bool thr_sqlite_changes_rows(const char *sql);
 
 #endif

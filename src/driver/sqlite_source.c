@@ -306,6 +306,18 @@ const char *thr_sqlite_begin_word(const char *sql, size_t *bytes_out, bool *read
     return "BEGIN";
 }
 
+bool thr_sqlite_changes_rows(const char *sql)
+{
+    static const char *const words[] = {"INSERT", "REPLACE", "UPDATE", "DELETE", "WITH"};
+
+    sql = thr_sqlite_skip_space(sql, true);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (skip_word(sql, words[i]) != NULL)
+            return true;
+    }
+    return false;
+}
+
 bool thr_sqlite_opens(const char *sql)
 {
     sql = thr_sqlite_skip_space(sql, true);

@@ -1,6 +1,7 @@
 /* The compiled statements of a slot: a hash table of its own, which nobody else looks at.
  *
- * What is dropped when there is no more room is what has not been used for longest. Statements that are being executed
+ * What is dropped when there is no more room is the text that has not been used for longest, and only where there is none
+ * such a prepared statement. Statements that are being executed
  * stay; the same statement executed twice at a time is compiled twice.
  *
  * SPDX-License-Identifier: MIT */
@@ -10,6 +11,14 @@
 static bool is_open(const struct thr_entry *entry)
 {
     return thr_read(&entry->serial) != 0;
+}
+
+/* Texts before statements that were prepared: many texts are run only once. */
+static bool is_dropped_before(const struct thr_entry *entry, const struct thr_entry *other)
+{
+    bool prepared = (entry->key & THR_KEY_STMT) != 0, other_prepared = (other->key & THR_KEY_STMT) != 0;
+
+    return prepared != other_prepared ? other_prepared : entry->used < other->used;
 }
 
 static void entry_drop(struct thr_slot *slot, struct thr_entry *entry)
@@ -33,7 +42,7 @@ static struct thr_entry *entry_room(struct thr_slot *slot, throng_error *err)
 
     if (slot->compiled_count >= slot->db->cached_statements) {
         for (entry = slot->entries; entry != NULL; entry = entry->all) {
-            if (entry->stmt != NULL && !is_open(entry) && (oldest == NULL || entry->used < oldest->used))
+            if (entry->stmt != NULL && !is_open(entry) && (oldest == NULL || is_dropped_before(entry, oldest)))
                 oldest = entry;
         }
         if (oldest != NULL) {
@@ -122,6 +131,7 @@ int thr_cache_compile(struct thr_slot *slot, const struct thr_source *source, st
     }
     entry->key = source->key;
     entry->used = thr_read(&slot->serial);
+    entry->is_new = true;
     entry->sql = sql;
     entry->sql_bytes = bytes;
     bucket = thr_bucket_of(slot, entry->key);

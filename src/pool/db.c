@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "../os/os.h"
@@ -20,11 +21,39 @@ static uint32_t or_default(uint32_t value, uint32_t otherwise)
     return value != 0 ? value : otherwise;
 }
 
-static bool options_right(const struct throng_db_options *options)
+static int options_check(const struct throng_db_options *options, throng_error *err)
 {
-    return options->size >= sizeof *options && options->max_open <= MOST_OPEN &&
-           options->cached_statements <= MOST_OPEN && options->max_statements <= MOST_STATEMENTS &&
-           options->reserved == 0;
+    const struct {
+        const char *name;
+        uint64_t value, most;
+    } limits[] = {{"max_open", options->max_open, MOST_OPEN},
+                  {"cached_statements", options->cached_statements, MOST_OPEN},
+                  {"max_statements", options->max_statements, MOST_STATEMENTS},
+                  {"reserved", options->reserved, 0}};
+
+    if (options->size < sizeof *options)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_db_options.size is %zu, it must be %zu",
+                             options->size, sizeof *options);
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        if (limits[i].value > limits[i].most)
+            return thr_error_set(err, THRONG_MISUSE, 0, NULL,
+                                 "throng_db_options.%s is %" PRIu64 ", it must be at most %" PRIu64, limits[i].name,
+                                 limits[i].value, limits[i].most);
+    }
+    return THRONG_OK;
+}
+
+/* The limits that would close the only connection of a private database, and with it the database. */
+static int private_check(const struct throng_db_options *options, throng_error *err)
+{
+    const char *name = options->max_open > 1           ? "max_open must be 1"
+                       : options->max_lifetime_ns != 0 ? "max_lifetime_ns must be 0"
+                                                       : "max_idle_time_ns must be 0";
+
+    if (options->max_open <= 1 && options->max_lifetime_ns == 0 && options->max_idle_time_ns == 0)
+        return THRONG_OK;
+    return thr_error_set(err, THRONG_MISUSE, 0, NULL,
+                         "a database in memory, or a temporary one, lives as long as its only connection: %s", name);
 }
 
 static void to_log(void *arg, const char *message)
@@ -68,6 +97,7 @@ static throng_db *db_new(const struct thr_driver *driver, const struct throng_db
     if (db == NULL)
         return NULL;
     db->driver = driver;
+    db->is_private = is_private;
     db->id = atomic_fetch_add_explicit(&ids, 1, memory_order_relaxed) + 1;
     db->max_open = or_default(options->max_open, is_private ? 1 : DEFAULT_OPEN);
     db->max_idle = or_default(options->max_idle, db->max_open);
@@ -116,16 +146,17 @@ int thr_db_open_driver(const struct thr_driver *driver, const char *dsn, const s
     *db_out = NULL;
     if (options == NULL)
         options = &none;
-    if (dsn == NULL || !options_right(options))
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "struct throng_db_options is wrong");
+    if (dsn == NULL)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "there is no dsn");
+    if ((code = options_check(options, err)) != THRONG_OK)
+        return code;
     log_only.log = options->log;
     log_only.log_arg = options->log_arg;
     if ((code = driver->source_open(dsn, to_log, &log_only, &source, &is_private, err)) != THRONG_OK)
         return code == THR_CONN_STALE ? THRONG_CONN_LOST : code;
-    if (is_private && options->max_open > 1) {
+    if (is_private && (code = private_check(options, err)) != THRONG_OK) {
         driver->source_close(source);
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL,
-                             "a database in memory belongs to one connection: max_open must be 1");
+        return code;
     }
     if ((db = db_new(driver, options, is_private)) == NULL) {
         driver->source_close(source);
@@ -164,15 +195,21 @@ int throng_db_open(const char *dsn, const struct throng_db_options *options, thr
 
 int throng_db_shutdown(throng_db *db, uint64_t deadline_ns, throng_error *err)
 {
+    const char *where;
+    uint32_t held;
     int code;
 
     if (pthread_mutex_trylock(&db->close_lock) != 0)
         return thr_error_set(err, THRONG_MISUSE, 0, NULL, "another thread closes the pool");
-    thr_maintain_stop(db);
     code = thr_queue_close(db, deadline_ns);
+    if (code == THRONG_TIMEOUT) { /* leaks go on to be reported */
+        held = thr_report_held(db, &where);
+        (void)thr_error_set(err, code, 0, NULL,
+                            "the deadline passed while connections are in use: %u, the first taken at %s", held, where);
+    } else {
+        thr_maintain_stop(db);
+    }
     (void)pthread_mutex_unlock(&db->close_lock);
-    if (code == THRONG_TIMEOUT)
-        (void)thr_error_set(err, code, 0, NULL, "the deadline passed while connections are in use");
     return code;
 }
 
@@ -188,11 +225,13 @@ int throng_db_close(throng_db *db, uint64_t deadline_ns, throng_error *err)
 static void add_slot(struct throng_stats *stats, const struct thr_slot *slot)
 {
     enum thr_slot_state state = thr_slot_state(slot);
+    uint64_t first_runs = thr_read(&slot->first_runs), statements = thr_read(&slot->serial);
 
     stats->idle += state == THR_SLOT_IDLE;
     stats->in_use += state == THR_SLOT_BUSY;
     stats->acquired += (thr_read(&slot->lease) + 1) / 2;
-    stats->statements += thr_read(&slot->serial);
+    stats->statements += statements;
+    stats->cache_hits += statements > first_runs ? statements - first_runs : 0;
     stats->cache_misses += thr_read(&slot->misses);
     stats->cache_evictions += thr_read(&slot->evictions);
     stats->retries += thr_read(&slot->retries);
@@ -209,12 +248,12 @@ int throng_db_stats(throng_db *db, struct throng_stats *stats, throng_error *err
     size_t size = stats->size;
 
     if (size < sizeof *stats)
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "the size in struct throng_stats is wrong");
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_stats.size is %zu, it must be %zu", size,
+                             sizeof *stats);
     *stats = (struct throng_stats){.size = size, .max_open = db->max_open};
     for (uint32_t i = 0; i < db->max_open; i++)
         add_slot(stats, &db->slots[i]);
     stats->open = stats->idle + stats->in_use;
-    stats->cache_hits = stats->statements > stats->cache_misses ? stats->statements - stats->cache_misses : 0;
     thr_pool_lock(&db->queue_lock);
     stats->waiting = db->waiting;
     thr_pool_unlock(&db->queue_lock);

@@ -133,6 +133,8 @@ static inline int thr_run_close(struct thr_entry *entry, throng_error *err)
     struct thr_slot *slot = entry->slot;
     int code = THRONG_OK;
 
+    if (slot->guard_now != NULL && slot->guard_now != &entry->guard && !slot->dead)
+        thr_guard_resume(slot, &entry->guard); /* what ends here may commit: within its own limits */
     if (!slot->dead && (code = entry->driver->reset(slot->conn, entry->stmt, err)) != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
         if (code == THR_CONN_STALE) /* it had begun: nobody may run it again */

@@ -58,15 +58,25 @@ int thr_guard_begin(struct thr_slot *slot, struct thr_guard *guard, uint64_t dea
     return THRONG_OK;
 }
 
+void thr_guard_resume(struct thr_slot *slot, struct thr_guard *guard)
+{
+    if (!guard->is_set)
+        guard = NULL;
+    if (slot->guard_now == guard)
+        return;
+    tell_driver(slot, guard);
+    for (int i = 0; guard != NULL && i < 2; i++) {
+        if (guard->cancel[i] != NULL && thr_cancel_ask(guard->cancel[i])) /* that was forgotten just now */
+            slot->driver->interrupt(slot->conn);
+    }
+}
+
 int thr_guard_again(struct thr_slot *slot, struct thr_guard *guard, throng_error *err)
 {
-    if (!guard->is_set) {
-        if (slot->guard_now != NULL)
-            tell_driver(slot, NULL);
-        return THRONG_OK;
-    }
     if (slot->guard_now != guard)
-        tell_driver(slot, guard);
+        thr_guard_resume(slot, guard);
+    if (!guard->is_set)
+        return THRONG_OK;
     for (int i = 0; i < 2; i++) {
         if (guard->cancel[i] != NULL && thr_cancel_ask(guard->cancel[i]))
             return thr_error_plain(err, THRONG_CANCELED);

@@ -14,7 +14,22 @@ static uint64_t lifetime_end(const throng_db *db)
     if (db->max_lifetime_ns == 0)
         return 0;
     thr_os_random(&chance, sizeof chance);
-    return thr_os_now_ns() + db->max_lifetime_ns - chance % span;
+    return thr_later(thr_os_now_ns(), db->max_lifetime_ns - chance % span);
+}
+
+/* What every connection is to have. A transaction or a statement that is left open would swallow what comes after. */
+static int run_on_open(struct thr_slot *slot, throng_error *err)
+{
+    throng_db *db = slot->db;
+    const char *left;
+
+    if (db->on_open == NULL)
+        return THRONG_OK;
+    if (db->on_open(db->driver->native(slot->conn), db->on_open_arg) != 0)
+        return thr_error_set(err, THRONG_ERROR, 0, NULL, "on_open refuses the connection");
+    if ((left = db->driver->left_open(slot->conn)) != NULL)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "on_open has left %s open on the connection", left);
+    return THRONG_OK;
 }
 
 THR_COLD static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, throng_error *err)
@@ -31,6 +46,8 @@ THR_COLD static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, thron
             return thr_error_plain(err, THRONG_NOMEM);
         slot->bucket_mask = count - 1;
     }
+    if (db->is_private && thr_read(&db->opened) > 0)
+        return thr_error_set(err, THRONG_CONN_LOST, 0, NULL, "the private database was lost with its only connection");
     code = db->driver->open(db->source, deadline_ns, &slot->conn, err);
     if (code != THRONG_OK) {
         slot->conn = NULL;
@@ -41,11 +58,11 @@ THR_COLD static int open_conn(struct thr_slot *slot, uint64_t deadline_ns, thron
     atomic_store_explicit(&slot->retire, false, memory_order_relaxed);
     atomic_store_explicit(&slot->expires_ns, lifetime_end(db), memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&db->opened, 1, memory_order_relaxed);
-    if (db->on_open != NULL && db->on_open(db->driver->native(slot->conn), db->on_open_arg) != 0) {
+    if ((code = run_on_open(slot, err)) != THRONG_OK) {
+        (void)slot->driver->reset_session(slot->conn);
         thr_slot_close_conn(slot, THR_CLOSE_BROKEN);
-        return thr_error_set(err, THRONG_ERROR, 0, NULL, "on_open refuses the connection");
     }
-    return THRONG_OK;
+    return code;
 }
 
 void thr_slot_close_conn(struct thr_slot *slot, enum thr_close_reason reason)
@@ -106,9 +123,11 @@ int thr_lease_failed(struct thr_slot *slot, int code)
     return code;
 }
 
+/* What the user has left behind. */
 static int clean_up(struct thr_slot *slot, throng_error *err)
 {
     const struct thr_driver *driver = slot->driver;
+    const char *left;
     int code = THRONG_OK;
 
     if (slot->open_count > 0)
@@ -124,6 +143,15 @@ static int clean_up(struct thr_slot *slot, throng_error *err)
         if (driver->rollback(slot->conn, NULL) != THRONG_OK)
             slot->dead = true;
     }
+    if (slot->has_native && !slot->dead && slot->conn != NULL && (left = driver->left_open(slot->conn)) != NULL) {
+        if (!slot->discard && code == THRONG_OK)
+            code = thr_error_set(err, THRONG_MISUSE, 0, NULL,
+                                 "%s was left open on a connection of the pool, by means of its native handle; it has "
+                                 "been ended",
+                                 left);
+        slot->suspect = true;
+    }
+    slot->has_native = false;
     if (slot->suspect && !slot->dead && driver->reset_session(slot->conn) != THRONG_OK)
         slot->dead = true;
     slot->suspect = slot->may_be_open = false;

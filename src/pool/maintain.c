@@ -29,6 +29,27 @@ static void report_leak(throng_db *db, struct thr_slot *slot, struct thr_seen *s
                  (double)held_ns / 1e9, where != NULL ? where : "?");
 }
 
+uint32_t thr_report_held(throng_db *db, const char **where_out)
+{
+    uint32_t high = atomic_load_explicit(&db->high, memory_order_relaxed), count = 0;
+
+    *where_out = "?";
+    for (uint32_t i = 0; i < high; i++) {
+        struct thr_slot *slot = &db->slots[i];
+        uint64_t lease = thr_read(&slot->lease);
+        const char *where = atomic_load_explicit(&slot->where, memory_order_relaxed);
+
+        /* Odd: somebody holds it. Most times it is the same one before and after. */
+        if (lease % 2 == 0 || thr_slot_state(slot) != THR_SLOT_BUSY || thr_read(&slot->lease) != lease)
+            continue;
+        where = where != NULL ? where : "?";
+        if (count++ == 0)
+            *where_out = where;
+        thr_pool_log(db, "throng: the pool cannot be closed: a connection is still held, which was taken at %s", where);
+    }
+    return count;
+}
+
 static void look_at(throng_db *db, struct thr_slot *slot, struct thr_seen *seen, uint64_t now_ns)
 {
     uint64_t lease = thr_read(&slot->lease), expires_ns = thr_read(&slot->expires_ns);
@@ -91,7 +112,7 @@ static void *thread_main(void *arg)
 
 int thr_maintain_start(throng_db *db)
 {
-    if (pthread_create(&db->thread, NULL, thread_main, db) != 0)
+    if (thr_os_thread_start(&db->thread, thread_main, db) != 0)
         return THRONG_NOMEM;
     db->thread_runs = true;
     return THRONG_OK;
@@ -103,6 +124,6 @@ void thr_maintain_stop(throng_db *db)
         return;
     atomic_store_explicit(&db->thread_word, 1, memory_order_relaxed);
     thr_os_futex_wake(&db->thread_word, 1);
-    (void)pthread_join(db->thread, NULL);
+    thr_os_thread_join(&db->thread);
     db->thread_runs = false;
 }

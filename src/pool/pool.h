@@ -29,6 +29,7 @@
 #include <stdint.h>
 
 #include "../driver/driver.h"
+#include "../os/os.h"
 #include "throng/pool.h"
 
 #define THR_LINE 128      /* two lines: processors fetch them in pairs */
@@ -87,6 +88,8 @@ struct thr_entry {
     struct thr_entry *chain; /* of the same bucket */
     uint64_t used;           /* serial of the last one */
     bool owns_lease;         /* the end of the rows gives back the slot */
+    bool is_new;             /* compiled, and not run yet */
+    int pending;             /* what the first throng_rows_next() is to say, as it has been run so far; 0: nothing */
     struct thr_guard guard;
     char *sql; /* a copy */
     size_t sql_bytes;
@@ -108,6 +111,7 @@ struct thr_slot {
     bool dead;                                /* the connection is gone */
     bool discard;                             /* its owner wants it gone */
     bool may_be_open;                         /* a transaction may be open, begun in SQL */
+    bool has_native;                          /* the user was given the driver's connection */
     _Atomic bool retire;                      /* set by the checker: too old */
     throng_db *db;                            /* constant, as `driver` and `index` */
     const struct thr_driver *driver;
@@ -137,6 +141,7 @@ struct thr_slot {
     uint64_t tx_serial[THR_LEVELS];
     /* Counters. */
     _Atomic uint64_t misses, evictions, retries;
+    _Atomic uint64_t first_runs; /* executions of what had to be compiled for them */
     _Atomic uint64_t expires_ns; /* 0: never. Written when a connection is opened */
 };
 
@@ -176,6 +181,7 @@ struct throng_db {
     int (*on_open)(void *native, void *arg);
     void *on_open_arg;
     void *source;
+    bool is_private; /* the database ends with the only connection, which is kept for the pool's life */
     bool has_thread;
 
     /* Read by all, seldom written. */
@@ -199,7 +205,7 @@ struct throng_db {
     struct thr_pool_lock maintain_lock;
     struct thr_seen *seen;
     pthread_mutex_t close_lock;
-    pthread_t thread;
+    struct thr_thread thread;
     bool thread_runs;             /* close_lock */
     _Atomic uint32_t thread_word; /* 1: it is to end */
 
@@ -284,6 +290,8 @@ int thr_guard_begin(struct thr_slot *slot, struct thr_guard *guard, uint64_t dea
 /* The same guard again, after another one on the same connection. Tells if its time has come. */
 int thr_guard_again(struct thr_slot *slot, struct thr_guard *guard, throng_error *err);
 THR_COLD void thr_guard_end(struct thr_slot *slot, struct thr_guard *guard);
+/* The driver is told of this guard, if it was told of another one. */
+void thr_guard_resume(struct thr_slot *slot, struct thr_guard *guard);
 /* Whether there is anything to do in thr_guard_begin(). */
 static inline bool thr_guard_wanted(const struct thr_slot *slot, const struct throng_options *options)
 {
@@ -299,6 +307,8 @@ int thr_tx_start(struct thr_slot *slot, const struct throng_tx_options *options,
 THR_COLD void thr_tx_abandon(struct thr_slot *slot);
 /* THRONG_OK if the transaction is open. */
 int thr_tx_check(const throng_tx *tx, throng_error *err);
+/* And no other one is open in it. */
+int thr_tx_usable(const throng_tx *tx, throng_error *err);
 
 /* --- cancel.c --- */
 /* False: it has fired already, and nothing is registered. */
@@ -311,6 +321,8 @@ bool thr_cancel_sleep(throng_cancel *cancel, uint64_t ns); /* false: it has fire
 
 /* --- maintain.c --- */
 void thr_maintain(throng_db *db, uint64_t now_ns);
+/* Who still holds connections: logs each of them. Returns how many, and where the first one was taken. */
+uint32_t thr_report_held(throng_db *db, const char **where_out);
 int thr_maintain_start(throng_db *db);
 void thr_maintain_stop(throng_db *db);
 
@@ -331,6 +343,11 @@ static inline enum thr_slot_state thr_slot_state(const struct thr_slot *slot)
     uint32_t marks = THR_SLOT_ATTENTION | THR_SLOT_SLICE;
 
     return (enum thr_slot_state)(atomic_load_explicit(&slot->state, memory_order_relaxed) & ~marks);
+}
+
+static inline uint64_t thr_later(uint64_t at_ns, uint64_t span_ns) /* a deadline; as far away as there are any */
+{
+    return span_ns < UINT64_MAX - at_ns ? at_ns + span_ns : UINT64_MAX;
 }
 
 static inline uint64_t thr_earlier(uint64_t a_ns, uint64_t b_ns) /* of two deadlines, 0: none */

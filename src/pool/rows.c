@@ -45,6 +45,26 @@ THR_COLD static int ended(throng_rows *rows, throng_error *err)
     return THRONG_OK;
 }
 
+/* Its time has come (`code`, which has been told). What only reads just ends. What writes is undone if that can be, else it
+ * comes to its end: that is what the caller is told. */
+THR_COLD static int stop(throng_rows *rows, struct thr_entry *entry, int code, throng_error *err)
+{
+    struct thr_slot *slot = entry->slot;
+    throng_error other;
+    int undone;
+
+    if (!entry->info.writes)
+        return end(rows, entry, code, err);
+    undone = slot->driver->undo(slot->conn, entry->stmt, &other);
+    if (undone == THRONG_OK)
+        return end(rows, entry, thr_lease_failed(slot, code), err);
+    if (undone == THRONG_DONE)
+        return (code = end(rows, entry, THRONG_OK, err)) == THRONG_OK ? THRONG_DONE : code;
+    if (err != NULL)
+        *err = other;
+    return end(rows, entry, thr_lease_failed(slot, undone), err);
+}
+
 THR_HOT int throng_rows_next(throng_rows *rows, throng_error *err)
 {
     struct thr_entry *entry = entry_of(rows);
@@ -56,11 +76,16 @@ THR_HOT int throng_rows_next(throng_rows *rows, throng_error *err)
     slot = entry->slot;
     if (slot->dead)
         return end(rows, entry, thr_error_plain(err, THRONG_CONN_LOST), err);
-    if (entry->guard.is_set || slot->guard_now != NULL) {
-        if ((code = thr_guard_again(slot, &entry->guard, err)) != THRONG_OK)
-            return end(rows, entry, code, err);
+    if (entry->pending != 0) {
+        code = entry->pending;
+        entry->pending = 0;
+    } else {
+        if (entry->guard.is_set || slot->guard_now != NULL) {
+            if ((code = thr_guard_again(slot, &entry->guard, err)) != THRONG_OK)
+                return stop(rows, entry, code, err);
+        }
+        code = slot->driver->next(slot->conn, entry->stmt, err);
     }
-    code = slot->driver->next(slot->conn, entry->stmt, err);
     if (code == THRONG_ROW)
         return code;
     if (code != THRONG_DONE)

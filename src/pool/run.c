@@ -13,6 +13,12 @@ static throng_cancel *cancel_of(const struct throng_options *options)
     return options != NULL ? options->cancel : NULL;
 }
 
+THR_COLD static void first_run(struct thr_slot *slot, struct thr_entry *entry)
+{
+    entry->is_new = false;
+    thr_count(&slot->first_runs, 1);
+}
+
 THR_HOT static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, const struct throng_options *options,
                                const throng_value *args, size_t count, bool stay, throng_error *err)
 {
@@ -25,8 +31,11 @@ THR_HOT static int entry_begin(struct thr_slot *slot, struct thr_entry *entry, c
     slot->may_be_open = slot->may_be_open || entry->info.opens;
     atomic_store_explicit(&slot->serial, serial, memory_order_relaxed);
     atomic_store_explicit(&entry->serial, serial, memory_order_relaxed);
+    if (entry->is_new)
+        first_run(slot, entry);
     entry->used = serial;
     entry->owns_lease = false;
+    entry->pending = 0;
     slot->open_count++;
     code = slot->driver->start(slot->conn, entry->stmt, args, count, stay, err);
     if (code != THRONG_OK) {
@@ -51,6 +60,21 @@ int thr_run_close_all(struct thr_slot *slot, throng_error *err)
     return first;
 }
 
+/* A query that does something besides returning rows does it now, since its caller may never ask for a row, and may commit
+ * or close, and be told that all is well. */
+THR_COLD static int do_first(struct thr_slot *slot, struct thr_entry *entry, throng_error *err)
+{
+    int code = slot->driver->next(slot->conn, entry->stmt, err);
+
+    if (code == THRONG_ROW || code == THRONG_DONE) {
+        entry->pending = code;
+        return THRONG_OK;
+    }
+    (void)thr_lease_failed(slot, code);
+    (void)thr_run_close(entry, NULL);
+    return code;
+}
+
 THR_HOT int thr_run_query(struct thr_slot *slot, const struct throng_options *options, const struct thr_source *source,
                           const throng_value *args, size_t count, bool owns_lease, throng_rows *rows, throng_error *err)
 {
@@ -64,6 +88,8 @@ THR_HOT int thr_run_query(struct thr_slot *slot, const struct throng_options *op
     if (entry == NULL)
         return thr_error_set(err, THRONG_MISUSE, 0, source->sql, "there is no statement in it");
     if ((code = entry_begin(slot, entry, options, args, count, false, err)) != THRONG_OK)
+        return code;
+    if (entry->info.at_once && (code = do_first(slot, entry, err)) != THRONG_OK)
         return code;
     entry->owns_lease = owns_lease;
     *rows = (throng_rows){.slot = slot, .entry = entry, .serial = entry->used};
@@ -84,7 +110,11 @@ THR_HOT static int entry_finish(struct thr_slot *slot, struct thr_entry *entry, 
     if (code != THRONG_DONE)
         (void)thr_lease_failed(slot, code);
     end = thr_run_close(entry, code == THRONG_DONE ? err : NULL);
-    return code == THRONG_DONE ? end : code;
+    if (code == THRONG_DONE)
+        code = end;
+    if (code != THRONG_OK && result != NULL)
+        *result = (throng_result){0};
+    return code;
 }
 
 /* One statement of several: compiled for this once. */
@@ -99,6 +129,8 @@ static int script_step(struct thr_slot *slot, const char *sql, size_t bytes, siz
     *tail_out = info.tail;
     if (code != THRONG_OK || stmt == NULL)
         return code;
+    thr_count(&slot->serial, 1);
+    thr_count(&slot->first_runs, 1);
     code = driver->start(slot->conn, stmt, NULL, 0, true, err);
     if (code == THRONG_OK) {
         do
@@ -130,8 +162,11 @@ THR_COLD static int run_script(struct thr_slot *slot, const struct throng_option
     } while (code == THRONG_OK && tail > 0 && !(slot->tx_depth > 0 && slot->tx_lost));
     if (code == THRONG_OK && tail > 0)
         code = thr_error_plain(err, THRONG_TX_DONE); /* the rest would run outside of it */
-    if (code != THRONG_OK)
+    if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
+        if (result != NULL)
+            *result = (throng_result){0};
+    }
     if (guard.is_set)
         thr_guard_end(slot, &guard);
     return code == THR_CONN_STALE ? THRONG_CONN_LOST : code; /* a part of it may have run */

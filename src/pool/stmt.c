@@ -106,6 +106,8 @@ static int try_compile(struct thr_slot *slot, const throng_stmt *stmt, const cha
         return thr_error_set(err, THRONG_MISUSE, 0, sql, "it is more than one statement");
     if (code == THRONG_OK && entry == NULL)
         return thr_error_set(err, THRONG_MISUSE, 0, sql, "there is no statement in it");
+    if (code == THRONG_OK)
+        entry->is_new = false;
     return code == THRONG_OK ? code : thr_lease_failed(slot, code == THR_CONN_STALE ? THRONG_CONN_LOST : code);
 }
 

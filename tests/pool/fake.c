@@ -318,6 +318,16 @@ static int fake_end_run(void *arg, void *statement, throng_error *err)
     return leave(conn, may_fail(conn, err));
 }
 
+static int fake_undo(void *arg, void *statement, throng_error *err)
+{
+    struct fake_conn *conn = arg;
+    struct fake_stmt *stmt = statement;
+
+    enter(conn);
+    CHECK(stmt->running && stmt->conn == conn);
+    return leave(conn, may_fail(conn, err));
+}
+
 static void fake_result(void *arg, void *statement, throng_result *result)
 {
     (void)arg;
@@ -429,6 +439,11 @@ static int fake_ping(void *arg, throng_error *err)
     return leave(conn, may_fail(conn, err));
 }
 
+static const char *fake_left_open(void *arg)
+{
+    return ((struct fake_conn *)arg)->in_transaction ? "a transaction" : NULL;
+}
+
 static int fake_reset_session(void *arg)
 {
     struct fake_conn *conn = arg;
@@ -456,6 +471,7 @@ const struct thr_driver fake_driver = {
     .start = fake_start,
     .next = fake_next,
     .reset = fake_end_run,
+    .undo = fake_undo,
     .result = fake_result,
     .columns = fake_columns,
     .name_of = fake_name,
@@ -471,6 +487,7 @@ const struct thr_driver fake_driver = {
     .savepoint = fake_savepoint,
     .in_transaction = fake_in_transaction,
     .ping = fake_ping,
+    .left_open = fake_left_open,
     .reset_session = fake_reset_session,
     .native = fake_native,
 };
