@@ -23,6 +23,11 @@
  * Errors: functions return an enum throng_code. THRONG_OK is 0. If it is not THRONG_OK (nor THRONG_ROW, THRONG_DONE),
  * the last parameter, if not NULL, has been filled in; otherwise it is untouched. Out-parameters are zero on failure.
  *
+ * THRONG_OK means that it was done, and an error that it was not: a commit that a deadline or a token came too late for is
+ * THRONG_OK. The exceptions are THRONG_CONN_LOST, after which nobody knows, and THRONG_IO from a commit: the disk failed, and
+ * whether the commit counts is known when the database has been opened again. Of several statements in one text those before
+ * the one that fails stay done, unless they are in a transaction.
+ *
  * Blocking: what needs a connection waits for one when all are in use, first come, first served, until its deadline or
  * its cancel token says otherwise. A thread that was given one after a wait and comes back at once may have it again
  * before those who wait, for 0.2 ms in all. Whoever holds one connection and waits for a second may wait for itself: set a
@@ -62,7 +67,7 @@ enum throng_code {
     THRONG_CONSTRAINT = 4, /* unique, not null, check, foreign key */
     THRONG_READONLY = 5,   /* a write in a read-only transaction or database */
     THRONG_FULL = 6,       /* the disk is full */
-    THRONG_IO = 7,         /* the disk, or the file, fails */
+    THRONG_IO = 7,         /* the disk, or the file, fails; from a commit: see above */
     THRONG_NOMEM = 8,
     THRONG_MISUSE = 9,     /* the call cannot be right: arguments, an option's size, a handle that is closed */
     THRONG_TIMEOUT = 10,   /* the deadline passed */
@@ -122,6 +127,7 @@ static inline throng_value throng_int(int64_t integer)
     return v;
 }
 
+/* SQLite stores NaN as NULL; infinities are kept. */
 static inline throng_value throng_real(double real)
 {
     throng_value v = throng_null();
@@ -131,7 +137,7 @@ static inline throng_value throng_real(double real)
     return v;
 }
 
-/* NULL bytes make an SQL NULL. */
+/* NULL bytes make an SQL NULL. (A throng_value of one's own that has a size and no bytes is THRONG_MISUSE.) */
 static inline throng_value throng_text_n(const char *bytes, size_t size)
 {
     throng_value v = throng_null();
@@ -210,7 +216,7 @@ typedef struct throng_rows {
 
 /* What a statement has done. */
 typedef struct throng_result {
-    int64_t changes;        /* rows inserted, changed or deleted by it; 0 for others */
+    int64_t changes;        /* rows inserted, changed or deleted by INSERT, UPDATE, DELETE; 0 for other statements */
     int64_t last_insert_id; /* of the connection */
 } throng_result;
 
@@ -270,12 +276,13 @@ struct throng_db_options {
     throng_log_fn *log;         /* NULL: SQLite's error log */
     void *log_arg;
     /* Called with each new connection (sqlite3 *): the place for functions, collations, ATTACH and PRAGMAs that every
-     * connection is to have. Non-zero: the connection is closed, and opening it has failed. */
+     * connection is to have. Non-zero: the connection is closed, and opening it has failed; so it is if a transaction or
+     * a statement has been left open. */
     int (*on_open)(void *native, void *arg);
     void *on_open_arg;
 };
 
-/* Now, on the clock of deadlines, and `ms` from now. */
+/* Now, on the clock of deadlines, and `ms` from now, or as far away as there are deadlines. */
 uint64_t throng_now_ns(void);
 uint64_t throng_after_ms(uint64_t ms);
 
@@ -289,7 +296,8 @@ uint64_t throng_after_ms(uint64_t ms);
  *                  are set on each connection, as the PRAGMAs of these names. busy_timeout is 5000 if not given
  *   mode           ro, rw, rwc (if not given)
  *   anything else  goes to the VFS as URI parameter
- * ":memory:" and other private databases need max_open = 1.
+ * ":memory:" and other private databases ("", mode=memory) live in the pool's only connection, which is kept until the pool is
+ * closed: max_open is 1, max_lifetime_ns and max_idle_time_ns must be 0, throng_conn_discard() is THRONG_MISUSE.
  *
  * Where SQLite has not been initialized in this process, this does it, with accounting of memory off
  * (SQLITE_CONFIG_MEMSTATUS: a lock for each allocation) and with mimalloc if that is installed. Then no other thread may
@@ -300,7 +308,8 @@ int throng_db_open(const char *dsn, const struct throng_db_options *options, thr
 
 /* Close all connections, and wait for those in use until the deadline. From the moment it is called everything else
  * says THRONG_CLOSED, whoever waits for a connection included; what is held goes on until it is released. Any thread,
- * also while others call. THRONG_TIMEOUT: some are still in use; call it again. THRONG_MISUSE: another thread does. */
+ * also while others call. THRONG_TIMEOUT: some are still in use, and the log says where each was taken; call it again.
+ * THRONG_MISUSE: another thread does. */
 int throng_db_shutdown(throng_db *db, uint64_t deadline_ns, throng_error *err);
 
 /* throng_db_shutdown(), and on THRONG_OK the pool is freed with all its statements. Others may hold connections, rows,
@@ -308,7 +317,7 @@ int throng_db_shutdown(throng_db *db, uint64_t deadline_ns, throng_error *err);
  * known calls throng_db_shutdown(), joins its threads, then this.) NULL does nothing. */
 int throng_db_close(throng_db *db, uint64_t deadline_ns, throng_error *err);
 
-/* A connection is there, and answers. */
+/* A connection is there, and answers. One that turns out to be dead is replaced. */
 int throng_db_ping(throng_db *db, const struct throng_options *options, throng_error *err);
 
 /* Look once after idle times, lifetimes and leaks. Needs to be called only if `no_thread` is set. Does not wait; what
@@ -321,8 +330,9 @@ void throng_db_maintain(throng_db *db);
 int throng_db_exec(throng_db *db, const struct throng_options *options, const char *sql, const throng_value *args,
                    size_t count, throng_result *result, throng_error *err);
 
-/* Begin a query. Rows come with throng_rows_next(); a statement that writes (RETURNING) writes at the first. *rows holds
- * a connection until its end: throng_rows_next() other than THRONG_ROW, or throng_rows_close(). */
+/* Begin a query. Rows come with throng_rows_next(). A statement that does more than that (INSERT, with or without RETURNING,
+ * a PRAGMA, BEGIN) has done so on THRONG_OK; outside a transaction it is committed with its last row, or when the rows are
+ * closed. *rows holds a connection until its end: throng_rows_next() other than THRONG_ROW, or throng_rows_close(). */
 #define throng_db_query(db, ...) throng_db_query_at(THRONG_HERE, db, __VA_ARGS__)
 int throng_db_query_at(const char *where, throng_db *db, const struct throng_options *options, const char *sql,
                        const throng_value *args, size_t count, throng_rows *rows, throng_error *err);
@@ -347,7 +357,8 @@ int throng_stmt_query_at(const char *where, const throng_stmt *stmt, const struc
 /* --- rows --- */
 
 /* THRONG_ROW: the next row is there. THRONG_DONE: that was all; *rows is closed, its connection given back. Else an
- * error, and closed as well. What the getters have returned is invalid from here on. */
+ * error, and closed as well. What the getters have returned is invalid from here on. A statement that writes, and whose
+ * deadline or token stops it here, has written nothing; in a transaction that is rolled back with it. */
 int throng_rows_next(throng_rows *rows, throng_error *err);
 
 /* End it early. A statement that writes completes all the same, and what it says then is said here. On rows that have
@@ -382,13 +393,15 @@ int throng_tx_stmt_query(const throng_tx *tx, const throng_stmt *stmt, const str
                          const throng_value *args, size_t count, throng_rows *rows, throng_error *err);
 
 /* A transaction inside: a savepoint. It ends with throng_tx_commit() or throng_tx_rollback() of its own, or together
- * with `tx`. At most 31 deep. */
+ * with `tx`. Until then `tx` runs nothing (THRONG_MISUSE), since that would be part of the inner one. At most 31 deep. */
 int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err);
 
 /* Both end the transaction, whatever they return, and give the connection back. Rows that are open in it are closed (at
- * the end of an inner one they stay open). A commit
- * that fails has rolled back (but for THRONG_CONN_LOST: there nobody knows). A transaction that has ended already is
- * THRONG_TX_DONE. */
+ * the end of an inner one they stay open, but for those of statements that write). A commit that fails has rolled back (but
+ * for THRONG_CONN_LOST, and THRONG_IO: see above). A transaction that has ended already is THRONG_TX_DONE.
+ *
+ * A transaction whose deadline passes, or whose token fires, runs nothing any more, but keeps its connection, and the locks that
+ * it has, until one of the two is called: end it soon. */
 int throng_tx_commit(throng_tx *tx, throng_error *err);
 int throng_tx_rollback(throng_tx *tx, throng_error *err);
 
@@ -422,9 +435,12 @@ int throng_conn_stmt_query(const throng_conn *conn, const throng_stmt *stmt, con
 int throng_conn_begin(const throng_conn *conn, const struct throng_tx_options *options, throng_tx *tx,
                       throng_error *err);
 int throng_conn_ping(const throng_conn *conn, const struct throng_options *options, throng_error *err);
-/* The driver's connection: sqlite3 *. Valid as long as *conn. Leave its statements, progress and busy handler alone. */
+/* The driver's connection: sqlite3 *. Valid as long as *conn. Leave its statements, progress and busy handler alone. Statements
+ * of one's own are to be finalized, blobs closed and backups finished before *conn is closed: what is left open is ended,
+ * and THRONG_MISUSE. A token does not stop a single long operation (counting a table) while *conn is used in this way. */
 void *throng_conn_native(const throng_conn *conn);
-/* Give it back; rows of it that are open are closed. THRONG_MISUSE if a transaction was left open (rolled back). */
+/* Give it back; rows of it that are open are closed. THRONG_MISUSE if a transaction (rolled back), or something of the native
+ * handle's, was left open. */
 int throng_conn_close(throng_conn *conn, throng_error *err);
 /* Close it for good; the pool opens another one when it needs it. */
 int throng_conn_discard(throng_conn *conn, throng_error *err);
@@ -434,8 +450,8 @@ int throng_conn_discard(throng_conn *conn, throng_error *err);
 /* NULL: no memory. One token may be given to any number of calls at once. */
 throng_cancel *throng_cancel_new(void);
 /* All that has the token stops with THRONG_CANCELED, now and in future: waits, running queries, rows at their next row. A
- * query that is stopped inside a transaction may take the transaction with it. Rows of the same connection that were
- * begun without the token may stop as well. Any thread; never hits who gets the connection next. */
+ * statement that writes and is stopped inside a transaction takes the transaction with it. Nothing else stops: neither rows of
+ * the same connection that were begun without the token, nor the next user of the connection. Any thread. */
 void throng_cancel_fire(throng_cancel *cancel);
 int throng_cancel_fired(const throng_cancel *cancel);
 /* Nothing may use it any more: rows, transactions with it have ended. NULL does nothing. */
@@ -450,12 +466,13 @@ struct throng_stats {
     uint64_t max_open, open, idle, in_use, waiting;
     uint64_t opened;                              /* connections, since the beginning */
     uint64_t acquired;                            /* times that one was taken */
-    uint64_t waits, wait_ns, wait_max_ns;         /* times that all were in use, and for how long */
+    uint64_t waits, wait_ns, wait_max_ns;         /* times that all were in use, and for how long; however they ended */
     uint64_t wait_histogram[THRONG_WAIT_BUCKETS]; /* waits of less than 2^i microseconds */
     uint64_t wait_timeouts, wait_cancels;
     uint64_t closed_lifetime, closed_idle_time, closed_idle_limit, closed_broken, closed_discarded, closed_shutdown;
-    uint64_t statements; /* run */
-    uint64_t cache_hits, cache_misses, cache_evictions;
+    uint64_t statements;                    /* run */
+    uint64_t cache_hits;                    /* of these, those that were compiled already */
+    uint64_t cache_misses, cache_evictions; /* compiled, or tried to; dropped for want of room */
     uint64_t retries;                       /* attempts of throng_transact() after the first */
     uint64_t leaks;                         /* reported */
     uint64_t lock_acquired, lock_contended; /* of the pool's locks; statements in the fast path need none */

@@ -155,18 +155,28 @@ THR_HOT int throng_stmt_query_at(const char *where, const throng_stmt *stmt, con
 int throng_db_ping(throng_db *db, const struct throng_options *options, throng_error *err)
 {
     throng_conn conn;
-    int code = throng_db_conn_at("ping", db, options, &conn, err), end;
+    int code, end;
 
-    if (code != THRONG_OK)
-        return code;
-    code = throng_conn_ping(&conn, options, err);
-    end = throng_conn_close(&conn, code == THRONG_OK ? err : NULL);
-    return code != THRONG_OK ? code : end;
+    /* A connection that turns out to be dead, or broken, is closed; then another one is asked, once. */
+    for (int attempt = 0;; attempt++) {
+        if ((code = throng_db_conn_at("ping", db, options, &conn, err)) != THRONG_OK)
+            return code;
+        code = throng_conn_ping(&conn, options, err);
+        end = throng_conn_close(&conn, code == THRONG_OK ? err : NULL);
+        if (attempt > 0 || (code != THRONG_CONN_LOST && code != THRONG_IO && code != THRONG_READONLY))
+            return code != THRONG_OK ? code : end;
+    }
 }
 
-static bool tx_options_right(const struct throng_tx_options *options)
+static int tx_options_check(const struct throng_tx_options *options, throng_error *err)
 {
-    return options == NULL || (options->size >= sizeof *options && options->mode <= THRONG_EXCLUSIVE);
+    if (options == NULL || (options->size >= sizeof *options && options->mode <= THRONG_EXCLUSIVE))
+        return THRONG_OK;
+    if (options->size < sizeof *options)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_tx_options.size is %zu, it must be %zu",
+                             options->size, sizeof *options);
+    return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_tx_options.mode is %u, which there is not",
+                         options->mode);
 }
 
 int throng_db_begin_at(const char *where, throng_db *db, const struct throng_tx_options *options, throng_tx *tx,
@@ -176,8 +186,8 @@ int throng_db_begin_at(const char *where, throng_db *db, const struct throng_tx_
     int code;
 
     *tx = (throng_tx){0};
-    if (!tx_options_right(options))
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "struct throng_tx_options is wrong");
+    if ((code = tx_options_check(options, err)) != THRONG_OK)
+        return code;
     code = thr_lease_take(db, options != NULL ? options->deadline_ns : 0, options != NULL ? options->cancel : NULL,
                           options != NULL && options->label != NULL ? options->label : where, &slot, err);
     if (code != THRONG_OK)
@@ -247,7 +257,7 @@ static int query_inside(struct thr_slot *slot, const struct throng_options *opti
 int throng_tx_exec(const throng_tx *tx, const struct throng_options *options, const char *sql, const throng_value *args,
                    size_t count, throng_result *result, throng_error *err)
 {
-    int code = thr_tx_check(tx, err);
+    int code = thr_tx_usable(tx, err);
 
     return code == THRONG_OK ? exec_inside(tx->slot, options, sql, NULL, args, count, result, err) : code;
 }
@@ -255,7 +265,7 @@ int throng_tx_exec(const throng_tx *tx, const struct throng_options *options, co
 int throng_tx_stmt_exec(const throng_tx *tx, const throng_stmt *stmt, const struct throng_options *options,
                         const throng_value *args, size_t count, throng_result *result, throng_error *err)
 {
-    int code = thr_tx_check(tx, err);
+    int code = thr_tx_usable(tx, err);
 
     return code == THRONG_OK ? exec_inside(tx->slot, options, NULL, stmt, args, count, result, err) : code;
 }
@@ -266,7 +276,7 @@ int throng_tx_query(const throng_tx *tx, const struct throng_options *options, c
     int code;
 
     *rows = (throng_rows){0};
-    code = thr_tx_check(tx, err);
+    code = thr_tx_usable(tx, err);
     return code == THRONG_OK ? query_inside(tx->slot, options, sql, NULL, args, count, rows, err) : code;
 }
 
@@ -276,7 +286,7 @@ int throng_tx_stmt_query(const throng_tx *tx, const throng_stmt *stmt, const str
     int code;
 
     *rows = (throng_rows){0};
-    code = thr_tx_check(tx, err);
+    code = thr_tx_usable(tx, err);
     return code == THRONG_OK ? query_inside(tx->slot, options, NULL, stmt, args, count, rows, err) : code;
 }
 
@@ -322,8 +332,8 @@ int throng_conn_begin(const throng_conn *conn, const struct throng_tx_options *o
     int code;
 
     *tx = (throng_tx){0};
-    if (!tx_options_right(options))
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "struct throng_tx_options is wrong");
+    if ((code = tx_options_check(options, err)) != THRONG_OK)
+        return code;
     if ((code = thr_lease_check(conn->slot, conn->lease, err)) != THRONG_OK)
         return code;
     return lost_if_stale(thr_tx_start(conn->slot, options, false, tx, err));
@@ -355,7 +365,7 @@ void *throng_conn_native(const throng_conn *conn)
 
     if (thr_lease_check(slot, conn->lease, NULL) != THRONG_OK)
         return NULL;
-    slot->may_be_open = true; /* whatever is done with it */
+    slot->may_be_open = slot->has_native = true; /* whatever is done with it */
     return slot->driver->native(slot->conn);
 }
 
@@ -363,7 +373,7 @@ static int conn_end(throng_conn *conn, bool discard, throng_error *err)
 {
     struct thr_slot *slot = conn->slot;
     uint64_t lease = conn->lease;
-    bool dead;
+    bool dead, keeps;
     int code;
 
     *conn = (throng_conn){0};
@@ -372,8 +382,12 @@ static int conn_end(throng_conn *conn, bool discard, throng_error *err)
     if (thr_read(&slot->lease) != lease)
         return thr_lease_check(slot, lease, err);
     dead = slot->dead;
-    slot->discard = discard;
+    keeps = discard && slot->db->is_private;
+    slot->discard = discard && !keeps;
     code = thr_lease_end(slot, err);
+    if (keeps && code == THRONG_OK)
+        code = thr_error_set(err, THRONG_MISUSE, 0, NULL,
+                             "the connection was given back, not closed: the private database would be lost with it");
     return dead ? thr_error_plain(err, THRONG_CONN_LOST) : code;
 }
 

@@ -114,7 +114,7 @@ bool thr_cancel_sleep(throng_cancel *cancel, uint64_t ns)
 {
     _Atomic uint32_t word = 0;
     struct thr_registration registration = {.stop = wake, .arg = &word};
-    uint64_t end_ns = thr_os_now_ns() + ns, now;
+    uint64_t end_ns = thr_later(thr_os_now_ns(), ns), now;
 
     if (!thr_cancel_register(cancel, &registration))
         return false;

@@ -75,7 +75,8 @@ int thr_options_check(const struct throng_options *options, throng_error *err)
 {
     if (options == NULL || options->size >= sizeof *options)
         return THRONG_OK;
-    return thr_error_set(err, THRONG_MISUSE, 0, NULL, "the size in struct throng_options is wrong");
+    return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_options.size is %zu, it must be %zu", options->size,
+                         sizeof *options);
 }
 
 int thr_limits_check(uint64_t deadline_ns, const throng_cancel *cancel, throng_error *err)
@@ -108,5 +109,5 @@ uint64_t throng_now_ns(void)
 
 uint64_t throng_after_ms(uint64_t ms)
 {
-    return thr_os_now_ns() + ms * 1000000;
+    return thr_later(thr_os_now_ns(), ms < UINT64_MAX / 1000000 ? ms * 1000000 : UINT64_MAX);
 }

@@ -376,9 +376,10 @@ THR_COLD static uint64_t watch(throng_db *db, struct thr_waiter *waiter)
     return interval_ns;
 }
 
-/* Returns what came of it. If that is THR_REFUSED the pool may be gone. */
+/* Returns what came of it. If that is THR_REFUSED the pool may be gone, so what the wait took is counted here; unless
+ * `began_ns` is 0. */
 static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *waiter, uint64_t deadline_ns,
-                                          throng_cancel *cancel)
+                                          throng_cancel *cancel, uint64_t began_ns)
 {
     struct thr_registration registration = {.stop = stop_waiting, .arg = waiter};
     bool registered = cancel != NULL && thr_cancel_register(cancel, &registration);
@@ -401,11 +402,15 @@ static enum thr_waiter_word sleep_in_line(throng_db *db, struct thr_waiter *wait
     }
     if (registered)
         (void)thr_cancel_unregister(cancel, &registration);
+    if (word == THR_GRANTED && began_ns != 0)
+        count_wait(db, began_ns);
     if (word == THR_STOPPED || word == THR_REFUSED) {
         thr_pool_lock(&db->queue_lock);
         THR_ASSERT(waiter->linked);
         line_remove(db, waiter);
-        if (word == THR_STOPPED)
+        if (began_ns != 0)
+            count_wait(db, began_ns);
+        if (word == THR_STOPPED && began_ns != 0)
             (void)atomic_fetch_add_explicit(cancel != NULL && throng_cancel_fired(cancel) ? &db->wait_cancels
                                                                                           : &db->wait_timeouts,
                                             1, memory_order_relaxed);
@@ -419,7 +424,6 @@ THR_COLD static int wait_for_slot(throng_db *db, uint64_t deadline_ns, throng_ca
 {
     struct thr_waiter waiter = {.slot = NULL};
     bool all_closed = false;
-    uint64_t began_ns;
 
     thr_pool_lock(&db->queue_lock);
     if (atomic_load_explicit(&db->closing, memory_order_relaxed) && !is_closer) {
@@ -434,11 +438,9 @@ THR_COLD static int wait_for_slot(throng_db *db, uint64_t deadline_ns, throng_ca
     }
     line_append(db, &waiter);
     thr_pool_unlock(&db->queue_lock);
-    began_ns = thr_os_now_ns();
-    switch (sleep_in_line(db, &waiter, deadline_ns, cancel)) {
+    switch (sleep_in_line(db, &waiter, deadline_ns, cancel, is_closer ? 0 : thr_os_now_ns())) {
     case THR_GRANTED:
         *slot_out = waiter.slot;
-        count_wait(db, began_ns);
         return THRONG_OK;
     case THR_REFUSED:
         return THRONG_CLOSED;

@@ -22,14 +22,14 @@ static uint64_t backoff_ns(const struct throng_transact_options *options, uint32
     if (span > most)
         span = most;
     thr_os_random(&chance, sizeof chance);
-    return chance % (span + 1);
+    return span == UINT64_MAX ? chance : chance % (span + 1);
 }
 
 static int wait_a_little(const struct throng_transact_options *options, uint32_t attempt, throng_error *err)
 {
     uint64_t ns = backoff_ns(options, attempt), now = thr_os_now_ns();
 
-    if (options->deadline_ns != 0 && now + ns >= options->deadline_ns)
+    if (options->deadline_ns != 0 && thr_later(now, ns) >= options->deadline_ns)
         return thr_error_set(err, THRONG_TIMEOUT, 0, NULL, "the deadline passed after %u attempts", attempt);
     if (options->cancel == NULL)
         thr_os_sleep_ns(ns);
@@ -65,7 +65,14 @@ static int attempt_once(throng_db *db, const char *where, const struct throng_tr
     slot = tx.slot;
     given = tx;
     thr_count(&slot->retries, attempt > 1);
+    *err = (throng_error){.code = THRONG_OK, .position = -1};
     code = fn(&given, attempt, arg, err);
+    if (code != THRONG_OK && err->code != code) { /* its own word for it: perhaps one of a function in here */
+        if (code > 0 && code <= THRONG_CONN_LOST)
+            (void)thr_error_plain(err, code);
+        else if (err->code == THRONG_OK)
+            (void)thr_error_set(err, code, 0, NULL, "the function of the transaction has returned %d", code);
+    }
     ended = thr_tx_check(&tx, NULL);
     if (ended == THRONG_TX_DONE && thr_read(&slot->lease) != tx.lease)
         return code != THRONG_OK ? code
@@ -91,8 +98,12 @@ int throng_transact_at(const char *where, throng_db *db, const struct throng_tra
         options = &none;
     if (err == NULL)
         err = &own;
-    if (options->size < sizeof *options || options->mode > THRONG_EXCLUSIVE)
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "struct throng_transact_options is wrong");
+    if (options->size < sizeof *options)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_transact_options.size is %zu, it must be %zu",
+                             options->size, sizeof *options);
+    if (options->mode > THRONG_EXCLUSIVE)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "throng_transact_options.mode is %u, which there is not",
+                             options->mode);
     attempts = options->max_attempts != 0 ? options->max_attempts : ATTEMPTS;
     for (uint32_t attempt = 1;; attempt++) {
         bool again;

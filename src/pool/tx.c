@@ -37,6 +37,17 @@ int thr_tx_check(const throng_tx *tx, throng_error *err)
     return THRONG_OK;
 }
 
+int thr_tx_usable(const throng_tx *tx, throng_error *err)
+{
+    const struct thr_slot *slot = tx->slot;
+    int code = thr_tx_check(tx, err);
+
+    if (code == THRONG_OK && tx->level + 1 != slot->tx_depth)
+        code = thr_error_set(err, THRONG_MISUSE, 0, NULL,
+                             "a transaction is open in this one: what is written here would be part of it");
+    return code;
+}
+
 static void push(struct thr_slot *slot, throng_tx *tx)
 {
     uint64_t serial = ++slot->tx_count;
@@ -112,12 +123,10 @@ int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err)
     int code;
 
     *inner = (throng_tx){0};
-    if ((code = thr_tx_check(tx, err)) != THRONG_OK)
+    if ((code = thr_tx_usable(tx, err)) != THRONG_OK)
         return code;
-    if (slot->tx_depth == THR_LEVELS || tx->level != slot->tx_depth - 1)
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL,
-                             slot->tx_depth == THR_LEVELS ? "too many transactions in each other"
-                                                          : "there is a transaction open in this one already");
+    if (slot->tx_depth == THR_LEVELS)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "too many transactions in each other");
     if ((code = thr_guard_begin(slot, &guard, 0, NULL, err)) != THRONG_OK)
         return code;
     code = slot->driver->savepoint(slot->conn, THR_SAVEPOINT_BEGIN, slot->tx_depth, err);
@@ -131,11 +140,25 @@ int throng_tx_begin(const throng_tx *tx, throng_tx *inner, throng_error *err)
     return THRONG_OK;
 }
 
+/* Rows of statements that write come to their end: a savepoint is not released before. */
+static int close_writes(struct thr_slot *slot, throng_error *err)
+{
+    int code = THRONG_OK;
+
+    for (struct thr_entry *entry = slot->entries; entry != NULL && slot->open_count > 0; entry = entry->all) {
+        if (thr_read(&entry->serial) != 0 && entry->info.writes && code == THRONG_OK)
+            code = thr_run_close(entry, err);
+    }
+    return code;
+}
+
 /* An inner one, and with it what is open in it. */
 static int end_savepoint(struct thr_slot *slot, throng_tx *tx, enum thr_savepoint what, throng_error *err)
 {
-    int code = slot->driver->savepoint(slot->conn, what, tx->level, err);
+    int code = what == THR_SAVEPOINT_RELEASE ? close_writes(slot, err) : THRONG_OK;
 
+    if (code == THRONG_OK)
+        code = slot->driver->savepoint(slot->conn, what, tx->level, err);
     if (code != THRONG_OK) {
         (void)thr_lease_failed(slot, code);
         if (what == THR_SAVEPOINT_RELEASE && !slot->dead)

@@ -324,6 +324,108 @@ static void a_leak_is_reported_once(void **state)
     close_pool();
 }
 
+/* Property: closing that is in vain says who holds connections, in its error and in the log; leaks go on to be reported. */
+static void closing_in_vain_says_why(void **state)
+{
+    char here[64];
+    throng_error err;
+    throng_conn conn, other;
+    struct throng_options second = {.size = sizeof second, .label = "the second"};
+
+    (void)state;
+    log_count = 0;
+    open_pool((struct throng_db_options){
+        .max_open = 3, .leak_after_ns = UINT64_C(1000000000000), .check_every_ns = 1000000, .log = to_text});
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, NULL), THRONG_OK);
+    (void)snprintf(here, sizeof here, "test_pool_limits.c:%d", __LINE__ - 1);
+    CHECK_EQUAL(throng_db_conn(db, &second, &other, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_db_shutdown(db, throng_after_ms(1), &err), THRONG_TIMEOUT);
+    CHECK(strstr(err.message, "2, the first") != NULL && strstr(err.message, here) != NULL);
+    CHECK_EQUAL(log_count, 2);
+    CHECK(strstr(logged[0], here) != NULL && strstr(logged[1], "the second") != NULL);
+    CHECK_EQUAL(stats_now().leaks, 0);
+    thr_maintain(db, throng_now_ns());
+    thr_maintain(db, throng_now_ns() + UINT64_C(2000000000000));
+    CHECK_EQUAL(stats_now().leaks, 2);
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_conn_close(&other, NULL), THRONG_OK);
+    close_pool();
+}
+
+/* Property: a deadline that lies further away than the clock goes is one that never comes. */
+static void far_deadlines_never_come(void **state)
+{
+    struct throng_options options = {.size = sizeof options, .deadline_ns = throng_after_ms(UINT64_MAX)};
+
+    (void)state;
+    CHECK_EQUAL(options.deadline_ns, UINT64_MAX);
+    CHECK_EQUAL(throng_after_ms(UINT64_MAX / 1000000), UINT64_MAX);
+    CHECK(throng_after_ms(1000) > throng_now_ns());
+    open_pool((struct throng_db_options){.max_open = 1, .no_thread = 1, .max_lifetime_ns = UINT64_MAX});
+    CHECK_EQUAL(throng_db_exec(db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    throng_db_maintain(db);
+    CHECK_EQUAL(stats_now().closed_lifetime, 0);
+    close_pool();
+}
+
+/* Property: every wait is counted, with how long it took, however it ends; every execution is either one of a statement that
+ * was compiled before, or not. */
+static void statistics_add_up(void **state)
+{
+    struct throng_options options = {.size = sizeof options};
+    throng_stmt stmt;
+    throng_conn conn;
+
+    (void)state;
+    open_pool((struct throng_db_options){.max_open = 1});
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, NULL), THRONG_OK);
+    options.deadline_ns = throng_after_ms(2);
+    CHECK_EQUAL(throng_db_exec(db, &options, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_TIMEOUT);
+    CHECK_EQUAL(stats_now().waits, 1);
+    CHECK(stats_now().wait_ns > 0);
+    CHECK_EQUAL(stats_now().wait_timeouts, 1);
+    CHECK_EQUAL(throng_db_shutdown(db, throng_after_ms(1), NULL), THRONG_TIMEOUT);
+    CHECK_EQUAL(stats_now().waits, 1); /* of those who want a connection */
+    CHECK_EQUAL(throng_conn_close(&conn, NULL), THRONG_OK);
+    close_pool();
+
+    open_pool((struct throng_db_options){.max_open = 1});
+    for (int i = 0; i < 10; i++)
+        CHECK_EQUAL(throng_db_exec(db, NULL, "bad", THRONG_NO_ARGS, NULL, NULL), THRONG_ERROR);
+    CHECK_EQUAL(stats_now().cache_hits, 0);
+    CHECK_EQUAL(throng_db_exec(db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    CHECK_EQUAL(stats_now().cache_hits, 0);
+    CHECK_EQUAL(throng_db_exec(db, NULL, "write", THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    CHECK_EQUAL(stats_now().cache_hits, 1);
+    CHECK_EQUAL(throng_db_prepare(db, NULL, "rows 1", &stmt, NULL), THRONG_OK);
+    CHECK_EQUAL(stats_now().cache_hits, 1);
+    CHECK_EQUAL(throng_stmt_exec(&stmt, NULL, THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    CHECK_EQUAL(stats_now().cache_hits, 2);
+    CHECK_EQUAL(stats_now().statements, 3);
+    close_pool();
+}
+
+/* Property: many texts do not push out the statements that were prepared. */
+static void prepared_statements_stay(void **state)
+{
+    throng_stmt stmt;
+    char sql[32];
+    int prepared_before;
+
+    (void)state;
+    open_pool((struct throng_db_options){.max_open = 1, .cached_statements = 4});
+    CHECK_EQUAL(throng_db_prepare(db, NULL, "write", &stmt, NULL), THRONG_OK);
+    for (int i = 0; i < 20; i++) {
+        (void)snprintf(sql, sizeof sql, "rows %d", i);
+        CHECK_EQUAL(throng_db_exec(db, NULL, sql, THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    }
+    prepared_before = fake_prepared();
+    CHECK_EQUAL(throng_stmt_exec(&stmt, NULL, THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
+    CHECK_EQUAL(fake_prepared(), prepared_before);
+    CHECK(stats_now().cache_evictions > 0);
+    close_pool();
+}
+
 /* Property: connections are closed when nobody has used them for the time set, and when they are too old, in use or not;
  * what is used is not closed for want of use. */
 static void connections_go_in_time(void **state)
@@ -484,8 +586,8 @@ static void old_handles_say_so(void **state)
     (void)state;
     open_pool((struct throng_db_options){.max_open = 1});
     CHECK_EQUAL(throng_db_begin(db, NULL, &tx, NULL), THRONG_OK);
-    CHECK_EQUAL(throng_tx_begin(&tx, &inner, NULL), THRONG_OK);
     CHECK_EQUAL(throng_tx_query(&tx, NULL, "rows 3", THRONG_NO_ARGS, &rows, NULL), THRONG_OK);
+    CHECK_EQUAL(throng_tx_begin(&tx, &inner, NULL), THRONG_OK);
     tx_copy = tx;
     rows_copy = rows;
     CHECK_EQUAL(throng_tx_commit(&tx, NULL), THRONG_OK);
@@ -517,6 +619,10 @@ int main(void)
         cmocka_unit_test(closing_waits_for_who_is_inside),
         cmocka_unit_test(shutdown_at_any_moment),
         cmocka_unit_test(a_leak_is_reported_once),
+        cmocka_unit_test(closing_in_vain_says_why),
+        cmocka_unit_test(far_deadlines_never_come),
+        cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(prepared_statements_stay),
         cmocka_unit_test(connections_go_in_time),
         cmocka_unit_test(idle_connections_are_limited),
         cmocka_unit_test(statements_are_kept_and_dropped),

@@ -239,6 +239,7 @@ static void returning_writes_all(void **state)
 static void transactions_and_savepoints(void **state)
 {
     throng_tx tx, one, two;
+    throng_rows rows;
     throng_error err;
 
     (void)state;
@@ -250,7 +251,8 @@ static void transactions_and_savepoints(void **state)
     CHECK_EQUAL(throng_tx_exec(&one, NULL, "INSERT INTO t VALUES (2)", THRONG_NO_ARGS, NULL, &err), THRONG_OK);
     CHECK_EQUAL(throng_tx_begin(&one, &two, &err), THRONG_OK);
     CHECK_EQUAL(throng_tx_begin(&one, &two, &err), THRONG_MISUSE); /* there is one already; `two` is gone now */
-    CHECK_EQUAL(throng_tx_exec(&tx, NULL, "INSERT INTO t VALUES (3)", THRONG_NO_ARGS, NULL, &err), THRONG_OK);
+    CHECK_EQUAL(throng_tx_exec(&tx, NULL, "INSERT INTO t VALUES (3)", THRONG_NO_ARGS, NULL, &err), THRONG_MISUSE);
+    CHECK_EQUAL(throng_tx_query(&tx, NULL, "SELECT 1", THRONG_NO_ARGS, &rows, &err), THRONG_MISUSE);
     CHECK_EQUAL(throng_tx_rollback(&one, &err), THRONG_OK);
     CHECK_EQUAL(throng_tx_begin(&tx, &one, &err), THRONG_OK);
     CHECK_EQUAL(throng_tx_exec(&one, NULL, "INSERT INTO t VALUES (4)", THRONG_NO_ARGS, NULL, &err), THRONG_OK);
