@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "internal.h"
+#include "place.h"
 #include "support.h"
 
 #include <errno.h>
@@ -211,14 +212,10 @@ static void choose_seed(void)
 
 int support_setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
     main_thread = pthread_self();
     choose_seed();
-    if (base == NULL)
-        base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    (void)snprintf(directory, sizeof directory, "%s/throng-test-XXXXXX", base);
+    (void)snprintf(directory, sizeof directory, "%s/throng-test-XXXXXX", place());
     if (mkdtemp(directory) == NULL)
         return -1;
     watchdog_begin();

@@ -1,6 +1,7 @@
 /* Properties of the version heap, against a model: one thread, so that what must be found is known.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "fault.h"
 #include "heap.h"
 
@@ -44,12 +45,10 @@ static const char *in_dir(const char *name)
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
     seed = fault_environment_seed();
     print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-heap\n", seed);
-    (void)snprintf(dir, sizeof dir, "%s/throng-heap-XXXXXX", base != NULL ? base : "/tmp");
+    (void)snprintf(dir, sizeof dir, "%s/throng-heap-XXXXXX", place());
     return mkdtemp(dir) == NULL ? -1 : 0;
 }
 

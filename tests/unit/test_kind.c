@@ -1,6 +1,7 @@
 /* Properties of telling what kind of transaction a lock is taken for: asked from inside the statement, as the VFS does.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "fault.h"
 #include "throng.h"
 #include "vfs.h"
@@ -156,10 +157,8 @@ static void clean_up(void)
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
-    (void)snprintf(path, sizeof path, "%s/throng-kind-%ld.db", base != NULL ? base : "/tmp", (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/throng-kind-%ld.db", place(), (long)getpid());
     real_vfs = sqlite3_vfs_find("unix");
     spy_vfs = *real_vfs;
     spy_vfs.zName = "spy";

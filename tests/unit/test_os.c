@@ -2,6 +2,7 @@
  * the real system will not give on demand is in test_os_fault.c.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "os.h"
 
 #include <errno.h>
@@ -51,10 +52,8 @@ static char dir[PATH_MAX / 4];
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
-    (void)snprintf(dir, sizeof dir, "%s/throng-os-XXXXXX", base != NULL ? base : "/tmp");
+    (void)snprintf(dir, sizeof dir, "%s/throng-os-XXXXXX", place());
     return mkdtemp(dir) == NULL ? -1 : 0;
 }
 

@@ -1,6 +1,7 @@
 /* Properties of the operating system layer when the system fails, and of the fault controller that makes it fail.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "fault.h"
 #include "point.h"
 
@@ -37,12 +38,11 @@ static const char *in_dir(const char *name)
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
     char block[4 * PAGE];
 
     (void)state;
     memset(block, 'x', sizeof block);
-    (void)snprintf(dir, sizeof dir, "%s/throng-fault-XXXXXX", base != NULL ? base : "/tmp");
+    (void)snprintf(dir, sizeof dir, "%s/throng-fault-XXXXXX", place());
     if (mkdtemp(dir) == NULL)
         return -1;
     if (thr_os_open(in_dir("file"), THR_OPEN_WRITE | THR_OPEN_CREATE, 0600, &file, NULL) != SQLITE_OK)

@@ -1,6 +1,7 @@
 /* Properties of log records: what goes in comes out, and nothing else is believed.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "fault.h"
 #include "record.h"
 
@@ -29,10 +30,8 @@ static char scratch[PATH_MAX];
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
-    (void)snprintf(scratch, sizeof scratch, "%s/throng-record-%ld", base != NULL ? base : "/tmp", (long)getpid());
+    (void)snprintf(scratch, sizeof scratch, "%s/throng-record-%ld", place(), (long)getpid());
     seeded_begin("test-record");
     return 0;
 }

@@ -1,6 +1,7 @@
 /* Properties of recovery: the longest unbroken prefix of whole commits, whatever is left of the log.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "base.h"
 #include "fault.h"
 #include "log.h"
@@ -46,13 +47,11 @@ static void shell(const char *format, ...)
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
     seed = fault_environment_seed();
     fault_reset();
     fault_seed(seed);
-    (void)snprintf(dir, sizeof dir, "%s/throng-recover-XXXXXX", base != NULL ? base : "/tmp");
+    (void)snprintf(dir, sizeof dir, "%s/throng-recover-XXXXXX", place());
     print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-recover\n", seed);
     return mkdtemp(dir) == NULL ? -1 : 0;
 }

@@ -1,6 +1,7 @@
 /* Properties of the shared index: slots, counters, the page map and its bitmaps.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "fault.h"
 #include "shm.h"
 
@@ -24,12 +25,10 @@ static struct thr_shm shm;
 
 static int setup(void **state)
 {
-    const char *base = getenv("TMPDIR");
-
     (void)state;
     seed = fault_environment_seed();
     print_message("replay: THRONG_SEED=%" PRIu64 " build/tests/test-shm\n", seed);
-    (void)snprintf(path, sizeof path, "%s/throng-shm-%ld", base != NULL ? base : "/tmp", (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/throng-shm-%ld", place(), (long)getpid());
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* Properties of the database file as stock SQLite wants it.
  *
  * SPDX-License-Identifier: MIT */
+#include "../support/place.h"
 #include "bytes.h"
 #include "fault.h"
 #include "stock.h"
@@ -27,10 +28,8 @@ static struct thr_base base;
 
 static int setup(void **state)
 {
-    const char *where = getenv("TMPDIR");
-
     (void)state;
-    (void)snprintf(path, sizeof path, "%s/throng-stock-%ld.db", where != NULL ? where : "/tmp", (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/throng-stock-%ld.db", place(), (long)getpid());
     seeded_begin("test-stock");
     return 0;
 }
