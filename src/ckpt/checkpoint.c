@@ -133,7 +133,7 @@ static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
     db->checkpoint_end = last_page(db->shm.head);
     db->checkpoint_page = db->checkpoint_flushed = 1;
     /* Log before base (I4): what is written must be durable in the log. Then the whole cycle writes one snapshot. */
-    db->checkpoint_durable = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;
+    db->checkpoint_durable = thr_db_is_safe(db);
     if (db->checkpoint_durable && thr_log_sync(&db->log, db->checkpoint_target) != SQLITE_OK)
         db->checkpoint_page = 0;
     THR_POINT("cycle-begun");
@@ -151,10 +151,10 @@ static int cycle_end(struct thr_db *db)
         return rc;
     }
     THR_POINT("base-synced");
-    /* The head of the first segment that is kept has the free list: it must be durable, too. */
+    /* The head of the first segment that is kept has the free list: it must be durable, too, also if there is no record
+     * in it (it was taken back). */
     first = thr_log_first_needed(&db->log, db->checkpoint_target);
-    if (db->checkpoint_durable &&
-        (rc = thr_log_sync(&db->log, atomic_load_explicit(&head->commit_seq, memory_order_acquire))) != SQLITE_OK)
+    if (db->checkpoint_durable && (rc = thr_log_sync_all(&db->log)) != SQLITE_OK)
         return rc;
     if ((rc = thr_horizon_write(db->log.directory, db->log.mode, first, db->checkpoint_durable)) != SQLITE_OK)
         return rc; /* the log is kept, and the next cycle tries again */
@@ -256,9 +256,8 @@ static int piece(struct thr_db *db, uint32_t times, bool pass, bool may_block, b
         trim(db, TRIM_ENTRIES * times);
         return SQLITE_OK;
     }
-    if (db->checkpoint_page != 0 && !db->checkpoint_durable &&
-        atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
-        db->checkpoint_page = 0; /* begun when nobody cared: once more */
+    /* A cycle that was begun at OFF has not synced what it is about to rely on: thr_checkpoint_mark() has ended it. */
+    THR_ASSERT(db->checkpoint_page == 0 || db->checkpoint_durable == thr_db_is_safe(db));
     if (db->checkpoint_page == 0 && may_block) {
         cycle_begin(db, live, pass);
         if (db->checkpoint_target <= atomic_load_explicit(&head->horizon, memory_order_relaxed)) {
@@ -303,7 +302,7 @@ bool thr_checkpoint_is_behind(const struct thr_db *db)
 void thr_checkpoint_tend_log(struct thr_db *db)
 {
     thr_log_prepare(&db->log);
-    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
+    if (thr_db_is_safe(db))
         thr_log_write_back(&db->log);
 }
 
@@ -360,25 +359,51 @@ static int write_all(struct thr_db *db, uint32_t page_count)
     return rc;
 }
 
-/* struct thr_db.marked */
-enum { NOT_MARKED, MARKED, MARKED_SAFELY };
+/* So far every connection was content with OFF: file, log and horizon were written in the order that the kernel likes.
+ * Make it all safe, and let no cycle go on that has not synced the log before the file. checkpoint_lock. */
+static int make_safe(struct thr_db *db)
+{
+    struct thr_head *head = db->shm.head;
+    uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
+    bool any = atomic_load_explicit(&head->commit_seq, memory_order_acquire) != THR_FIRST_SEQ;
+    int rc;
+
+    if (db->checkpoint_page != 0) {
+        db->checkpoint_page = 0;
+        unpin(db);
+    }
+    THR_POINT("level-rises");
+    /* The names first: a power cut must not leave the mark without the directory. */
+    rc = any ? thr_log_sync_all(&db->log) : thr_log_sync_names(&db->log);
+    if (rc == SQLITE_OK && atomic_load_explicit(&db->safety, memory_order_relaxed) == THR_UNTOUCHED)
+        rc = thr_stock_mark(&db->base, true);
+    /* Also if nothing was written yet: those who had the file open before may have left it unsynced. */
+    if (rc == SQLITE_OK && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK)
+        thr_log_fail(&db->log, db->path);
+    if (rc == SQLITE_OK && any)
+        rc = thr_horizon_write(db->log.directory, db->log.mode, thr_log_first_needed(&db->log, horizon), true);
+    THR_POINT("level-risen");
+    return rc;
+}
 
 int thr_checkpoint_mark(struct thr_db *db, bool sync)
 {
     struct thr_head *head = db->shm.head;
-    uint32_t wanted = sync ? MARKED_SAFELY : MARKED, is;
+    uint32_t wanted = sync ? THR_SAFE : THR_MARKED, is;
     int rc = SQLITE_OK;
 
-    if (atomic_load_explicit(&db->marked, memory_order_acquire) >= wanted)
+    if (atomic_load_explicit(&db->safety, memory_order_acquire) >= wanted)
         return SQLITE_OK;
     thr_mutex_lock(&head->checkpoint_lock, UINT64_MAX);
-    is = atomic_load_explicit(&db->marked, memory_order_relaxed);
-    if (sync && is < MARKED_SAFELY) /* a power cut must not leave the mark without the directory */
-        rc = thr_log_settle_names(&db->log);
-    if (rc == SQLITE_OK && is == NOT_MARKED)
+    is = atomic_load_explicit(&db->safety, memory_order_relaxed);
+    if (thr_log_failed(&db->log))
+        rc = SQLITE_READONLY;
+    else if (sync && is < THR_SAFE)
+        rc = make_safe(db);
+    else if (is == THR_UNTOUCHED)
         rc = thr_stock_mark(&db->base, true);
     if (rc == SQLITE_OK && is < wanted)
-        atomic_store_explicit(&db->marked, wanted, memory_order_release);
+        atomic_store_explicit(&db->safety, wanted, memory_order_release); /* pairs with thr_db_is_safe() */
     thr_mutex_unlock(&head->checkpoint_lock);
     return rc;
 }
@@ -396,12 +421,14 @@ int thr_checkpoint_fold(struct thr_db *db)
 
     if (db->foreign || !db->base.writable)
         return SQLITE_OK;
-    if (seq == THR_FIRST_SEQ) /* nothing was committed: not a byte of the file changes */
-        return atomic_load_explicit(&db->marked, memory_order_relaxed) != NOT_MARKED ? thr_stock_mark(&db->base, false)
-                                                                                     : SQLITE_OK;
+    if (seq == THR_FIRST_SEQ) { /* nothing was committed: not a byte of the file changes, but for the mark */
+        if (atomic_load_explicit(&db->safety, memory_order_relaxed) == THR_UNTOUCHED)
+            return SQLITE_OK;
+        rc = thr_stock_mark(&db->base, false);
+        return rc == SQLITE_OK && thr_db_is_safe(db) ? thr_os_sync(db->base.fd) : rc;
+    }
     THR_POINT("fold");
-    if (atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0 &&
-        (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)
+    if (thr_db_is_safe(db) && (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)
         return rc;
     if ((rc = write_all(db, page_count)) == SQLITE_OK && with_list)
         rc = thr_space_list(&db->shm, page_count, 0, &free_pages);
@@ -409,7 +436,7 @@ int thr_checkpoint_fold(struct thr_db *db)
         rc = thr_stock_finish(&db->base, page_size, page_count, &free_pages, with_list,
                               head->change_base + (uint32_t)seq);
     THR_POINT("folded");
-    if (rc == SQLITE_OK && atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0)
+    if (rc == SQLITE_OK && thr_db_is_safe(db))
         rc = thr_os_sync(db->base.fd);
     thr_os_free(free_pages.at);
     return rc;
@@ -469,7 +496,7 @@ int thr_checkpoint_resize(struct thr_db *db)
     uint64_t seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);
     uint32_t page_count = (uint32_t)(atomic_load_explicit(&head->extent[seq % THR_EXTENTS], memory_order_relaxed) >>
                                      32);
-    bool sync = atomic_load_explicit(&db->sync_wanted, memory_order_relaxed) != 0;
+    bool sync = thr_db_is_safe(db);
     int rc;
 
     thr_mutex_lock(&head->checkpoint_lock, UINT64_MAX);
@@ -492,7 +519,8 @@ int thr_checkpoint_resize(struct thr_db *db)
     atomic_store_explicit(&head->format, header.auto_vacuum ? 1 : 2, memory_order_relaxed);
     if (!header.auto_vacuum && (rc = thr_stock_list_read(&db->base, &header, &free_pages)) != SQLITE_OK)
         goto done;
-    thr_shm_reserve_pages(&db->shm, header.page_count);
+    if ((rc = thr_shm_reserve_pages(&db->shm, header.page_count)) != SQLITE_OK)
+        goto done;
     thr_space_reset(&db->shm, &free_pages, header.page_count);
     thr_space_base_free(&db->shm, &free_pages, header.page_count);
     atomic_store_explicit(&head->extent[seq % THR_EXTENTS], (uint64_t)header.page_count << 32 | free_pages.count,

@@ -33,8 +33,9 @@ void thr_checkpointer_stop(struct thr_db *db);
 /* There may be something to do. */
 void thr_checkpointer_wake(struct thr_db *db);
 
-/* Before a commit: from now on the file may be incomplete without the log, and says so. `sync`: a power cut must not
- * leave it saying so without a log. SQLITE_OK, SQLITE_IOERR_*. */
+/* Before a commit: see to it that the file says that it needs its log. `sync`, for the first one above OFF: and that a
+ * power cut takes back nothing that was written before, at whatever level, and breaks nothing. Blocks; no lock may be held.
+ * SQLITE_OK, SQLITE_IOERR_*, SQLITE_NOMEM, SQLITE_CANTOPEN, SQLITE_FULL. */
 int thr_checkpoint_mark(struct thr_db *db, bool sync);
 
 /* Write everything to the file, completely: the last connection is gone. SQLITE_OK, or the error; then the directory

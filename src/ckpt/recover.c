@@ -610,7 +610,8 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
         if (rc == SQLITE_OK)
             rc = thr_os_sync(base->fd);
     } else if (rc == SQLITE_OK) { /* no log was begun, or all of it is in the file, and it was being removed */
-        rc = thr_stock_mark(base, false);
+        if ((rc = thr_stock_mark(base, false)) == SQLITE_OK)
+            rc = thr_os_sync(base->fd); /* a power cut must not leave the mark when the directory is gone */
     }
     if (replay.at != NULL)
         thr_os_unmap(replay.at, (size_t)replay.map_bytes);

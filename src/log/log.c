@@ -75,6 +75,11 @@ static bool spare_there(struct thr_log *log)
     return false;
 }
 
+static void names_changed(struct thr_log *log)
+{
+    atomic_fetch_add_explicit(&log->names_changed, 1, memory_order_release); /* pairs with thr_log_sync_names() */
+}
+
 static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, struct thr_segment **out)
 {
     struct thr_segment *segment;
@@ -98,7 +103,7 @@ static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, stru
     if ((rc = thr_os_map_at(segment->fd, 0, bytes, true, true, &at)) != SQLITE_OK)
         goto err_unlink;
     segment->at = at;
-    atomic_store_explicit(&log->dir_dirty, 1, memory_order_relaxed);
+    names_changed(log);
     thr_os_free(path);
     *out = segment;
     return SQLITE_OK;
@@ -336,7 +341,7 @@ static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq
             segment = NULL;
         } else {
             segment->number = log->current->number + 1;
-            atomic_store_explicit(&log->dir_dirty, 1, memory_order_relaxed);
+            names_changed(log);
         }
     }
     while (bytes < need)

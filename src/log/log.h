@@ -70,18 +70,21 @@ struct thr_segment {
  *   current, full       committer     commit_lock (`full` also: checkpoint_lock to take from its head)
  *   spare[], making_spare anyone       atomic exchange
  *   failed              syncer        atomic; a sync failed: nothing written since can be trusted
- *   dir_dirty           maker, syncer atomic; names in the directory that a power cut may take back */
+ *   names_changed       maker         atomic; counts changes of names in the directory, after each of them
+ *   names_synced        any syncer    atomic; so many of these changes no power cut takes back any more
+ *   parent_synced       any syncer    atomic; nor the name of the directory itself */
 struct thr_log {
     struct thr_shm *shm;
     char *directory;             /* owned */
-    int directory_fd, parent_fd; /* to sync them; the parent until it was */
+    int directory_fd, parent_fd; /* to sync them */
     uint32_t mode;
     struct thr_segment *current;
     struct thr_segment *full, *full_last; /* oldest first, not yet checkpointed */
     _Atomic(struct thr_segment *) spare[THR_SPARES];
     _Atomic uint32_t making_spare;
     _Atomic uint32_t failed;
-    _Atomic uint32_t dir_dirty;
+    _Atomic uint64_t names_changed, names_synced;
+    _Atomic uint32_t parent_synced;
     _Atomic uint64_t written_back; /* of the current segment, as last seen */
     _Atomic uint64_t next_bytes;   /* size of the next segment to make */
     _Atomic uint64_t live_bytes;   /* written and not yet checkpointed */
@@ -112,15 +115,16 @@ void thr_log_show(struct thr_log *log);
 /* Make everything up to commit `seq` safe from a power cut: one thread syncs for all that wait. Blocks. No lock may be
  * held but the checkpoint's. SQLITE_OK, SQLITE_IOERR_FSYNC: final, the log cannot be trusted any more. */
 int thr_log_sync(struct thr_log *log, uint64_t seq);
-/* The same while holding commit_lock, for a commit that spans databases: all of them have to be safe before one counts. */
+/* Make the names and all segments safe as they are now, also the head of one that has no record yet. As thr_log_sync(). */
+int thr_log_sync_all(struct thr_log *log);
+/* Everything up to now while holding commit_lock, for a commit that spans databases: all of them have to be safe before one counts. */
 int thr_log_sync_held(struct thr_log *log);
-/* The names of the segments, from the leader or alone. SQLITE_OK, SQLITE_IOERR_DIR_FSYNC. */
+/* The names of the segments, of the directory, and of the database: when it returns no power cut takes one of them back that
+ * was there when it was called, whoever syncs beside it. SQLITE_OK, SQLITE_IOERR_FSYNC as above. */
 int thr_log_sync_names(struct thr_log *log);
-/* The same when nobody knows whether somebody leads: waits for its turn. SQLITE_OK, SQLITE_IOERR_FSYNC as above. */
-int thr_log_settle_names(struct thr_log *log);
 /* Start to write what was appended since the last call, if that is much, so that the next sync is short. No lock. */
 void thr_log_write_back(struct thr_log *log);
-/* Wait until new snapshots see commit `seq`, or the log has failed. */
+/* Wait until new snapshots see commit `seq`, or the log has failed. Blocks; leads a sync if nobody else does in time. */
 void thr_log_wait_visible(struct thr_log *log, uint64_t seq);
 bool thr_log_failed(const struct thr_log *log);
 /* A sync of the log, or of the file `path`, has failed. */

@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: MIT */
 #include <sqlite3.h>
 
+#include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
 #include "log.h"
@@ -60,23 +61,33 @@ static int unsynced(struct thr_log *log, struct thr_segment **to)
 
 int thr_log_sync_names(struct thr_log *log)
 {
-    int rc = thr_os_sync_dir(log->directory_fd);
+    /* What was counted before is synced now. Two syncers may do it twice; neither takes the other's for done that is not. */
+    uint64_t changed = atomic_load_explicit(&log->names_changed, memory_order_acquire); /* pairs with names_changed() */
+    uint64_t synced = atomic_load_explicit(&log->names_synced, memory_order_acquire);
+    int rc;
 
-    if (rc == SQLITE_OK && log->parent_fd >= 0) { /* the directory itself, and maybe the database, are new there */
-        rc = thr_os_sync_dir(log->parent_fd);
-        thr_os_close(log->parent_fd);
-        log->parent_fd = -1;
+    if (synced >= changed)
+        return SQLITE_OK;
+    rc = thr_os_sync_dir(log->directory_fd);
+    if (rc == SQLITE_OK && atomic_load_explicit(&log->parent_synced, memory_order_acquire) == 0) {
+        /* The directory itself, and maybe the database, are new there. */
+        if ((rc = thr_os_sync_dir(log->parent_fd)) == SQLITE_OK)
+            atomic_store_explicit(&log->parent_synced, 1, memory_order_release);
     }
-    return rc;
+    if (rc != SQLITE_OK) {
+        thr_log_fail(log, log->directory);
+        return SQLITE_IOERR_FSYNC;
+    }
+    while (synced < changed && !atomic_compare_exchange_weak_explicit(&log->names_synced, &synced, changed,
+                                                                      memory_order_release, memory_order_acquire))
+        ;
+    return SQLITE_OK;
 }
 
 static int sync_segments(struct thr_log *log, struct thr_segment **segments, int count)
 {
-    int rc = SQLITE_OK;
+    int rc = thr_log_sync_names(log); /* first: a record counts only if its segment can be found */
 
-    /* The names first: a record counts only if its segment can be found. */
-    if (atomic_exchange_explicit(&log->dir_dirty, 0, memory_order_acq_rel) != 0)
-        rc = thr_log_sync_names(log);
     for (int i = 0; i < count && rc == SQLITE_OK; i++)
         rc = thr_os_sync(segments[i]->fd);
     if (rc != SQLITE_OK)
@@ -94,30 +105,33 @@ static void release(struct thr_segment **segments, int count, bool synced, const
     }
 }
 
-/* One sync for everything that is logged now. Only the leader. */
-static void lead(struct thr_log *log)
+/* One sync for what is logged now. Only the leader. Returns whether that was all of it. */
+static bool lead(struct thr_log *log)
 {
     struct thr_head *head = log->shm->head;
     struct thr_segment *segments[BATCH], *current;
     uint64_t seq;
+    bool all;
     int count, rc;
 
     THR_POINT("sync-lead");
     thr_mutex_lock(&head->commit_lock, UINT64_MAX);
     current = log->current;
     count = unsynced(log, segments);
-    seq = segments[count - 1] == current ? atomic_load_explicit(&head->commit_seq, memory_order_relaxed)
-                                         : segments[count - 1]->last_seq;
+    all = segments[count - 1] == current;
+    seq = all ? atomic_load_explicit(&head->commit_seq, memory_order_relaxed) : segments[count - 1]->last_seq;
     thr_mutex_unlock(&head->commit_lock);
     rc = sync_segments(log, segments, count);
     THR_POINT("synced");
     thr_mutex_lock(&head->commit_lock, UINT64_MAX);
     release(segments, count, rc == SQLITE_OK, current);
     if (rc == SQLITE_OK) {
+        THR_ASSERT(seq >= atomic_load_explicit(&head->durable_seq, memory_order_relaxed));
         atomic_store_explicit(&head->durable_seq, seq, memory_order_release);
         thr_log_show(log);
     }
     thr_mutex_unlock(&head->commit_lock);
+    return rc == SQLITE_OK && all;
 }
 
 /* Become the leader, or wait until the one there is has done a sync. */
@@ -158,18 +172,20 @@ int thr_log_sync(struct thr_log *log, uint64_t seq)
     }
 }
 
-int thr_log_settle_names(struct thr_log *log)
+int thr_log_sync_all(struct thr_log *log)
 {
     struct thr_head *head = log->shm->head;
-    int rc = SQLITE_OK;
+    bool all = false;
 
-    while (!become_leader(head, atomic_load_explicit(&head->sync_round, memory_order_acquire)))
-        ;
-    if (atomic_exchange_explicit(&log->dir_dirty, 0, memory_order_acq_rel) != 0 &&
-        (rc = thr_log_sync_names(log)) != SQLITE_OK)
-        thr_log_fail(log, log->directory);
-    stop_leading(head);
-    return rc == SQLITE_OK ? SQLITE_OK : SQLITE_IOERR_FSYNC;
+    while (!all) {
+        if (thr_log_failed(log))
+            return SQLITE_IOERR_FSYNC;
+        if (!become_leader(head, atomic_load_explicit(&head->sync_round, memory_order_acquire)))
+            continue;
+        all = lead(log);
+        stop_leading(head);
+    }
+    return SQLITE_OK;
 }
 
 int thr_log_sync_held(struct thr_log *log)
@@ -222,6 +238,8 @@ void thr_log_wait_visible(struct thr_log *log, uint64_t seq)
         round = atomic_load_explicit(&head->sync_round, memory_order_acquire);
         if (atomic_load_explicit(&head->visible_seq, memory_order_seq_cst) >= seq || thr_log_failed(log))
             return;
-        thr_os_futex_wait(&head->sync_round, round, LOOK_AGAIN_NS);
+        /* The committer at FULL leads the sync for its commit at once, unless its thread does not get to run. */
+        if (!thr_os_futex_wait(&head->sync_round, round, LOOK_AGAIN_NS))
+            (void)thr_log_sync(log, seq); /* if it fails, the log has failed: seen above */
     }
 }

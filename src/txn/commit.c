@@ -218,6 +218,8 @@ static void publish_all(struct thr_conn *conn, const struct thr_plan *plan, uint
     struct thr_db *db = conn->db;
     struct thr_head *head = head_of(conn);
 
+    /* What it is acknowledged on top of survives a power cut, too. */
+    THR_ASSERT(conn->sync == THR_SYNC_OFF || thr_db_is_safe(db));
     if (plan->new_database) {
         atomic_store_explicit(&head->page_size, db->heap.page_size, memory_order_release);
         atomic_store_explicit(&db->usable_size, plan->usable_size, memory_order_relaxed);
@@ -231,8 +233,6 @@ static void publish_all(struct thr_conn *conn, const struct thr_plan *plan, uint
     atomic_store_explicit(&head->commit_seq, seq, memory_order_seq_cst);
     if (conn->sync >= THR_SYNC_FULL)
         atomic_store_explicit(&head->full_seq, seq, memory_order_relaxed);
-    if (conn->sync > THR_SYNC_OFF)
-        atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
     thr_log_show(&db->log);
 }
 

@@ -17,11 +17,18 @@
 /* commit_seq of a database that was just opened: no commit yet. */
 #define THR_FIRST_SEQ 1u
 
+/* What has been done for the day that process or power fails (thr_checkpoint_mark()). */
+enum thr_safety {
+    THR_UNTOUCHED, /* no commit yet: the file does not even say that it needs its log */
+    THR_MARKED,    /* it does (page1.h): a commit survives the death of the process */
+    THR_SAFE /* all that was written so far is synced, and from now on syncs keep the order that a power cut needs */
+};
+
 /* One database in one process; shared by its connections there.
  *   field          writer                          guard
  *   foreign        open                            fixed: bytes that are not a database we understand; never written
  *   usable_size    first writer, rewrite           the writer is alone
- *   sync_wanted    any connection                  atomic: some commit asked for a sync
+ *   safety         committer                       checkpoint_lock to write; enum thr_safety, only ever rises
  *   heap_short     any connection                  atomic
  *   checkpoint_*,  checkpointer                    checkpoint_lock; the atomic ones are read without
  *   trim_*, live_after
@@ -37,8 +44,7 @@ struct thr_db {
     bool foreign;
     _Atomic uint32_t broken; /* a step that cannot be taken back failed half-way: reopen, and recover from the log */
     _Atomic uint32_t usable_size;
-    _Atomic uint32_t sync_wanted;
-    _Atomic uint32_t marked;     /* whether the file says that it needs its log (page1.h); checkpoint_lock */
+    _Atomic uint32_t safety;
     _Atomic uint32_t heap_short; /* the heap was full: forget what can be forgotten, at once */
     uint32_t checkpoint_page;    /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
@@ -57,6 +63,12 @@ struct thr_db {
     struct thr_thread checkpointer;
     _Atomic uint32_t checkpointer_asleep, checkpointer_stop;
 };
+
+/* Some connection has asked for more than synchronous=OFF: syncs count from now on. */
+static inline bool thr_db_is_safe(const struct thr_db *db)
+{
+    return atomic_load_explicit(&db->safety, memory_order_acquire) == THR_SAFE; /* pairs with thr_checkpoint_mark() */
+}
 
 /* What the running statement wants (see kind.h in src/vfs). */
 enum thr_kind {

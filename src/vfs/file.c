@@ -137,6 +137,7 @@ static int main_sync(sqlite3_file *sqlite_file, int flags)
 {
     struct thr_main_file *file = main_of(sqlite_file);
     struct thr_db *db = file->conn->db;
+    int rc;
 
     (void)flags;
     if (is_inherited(file))
@@ -144,8 +145,8 @@ static int main_sync(sqlite3_file *sqlite_file, int flags)
     /* Nothing to do: the commit has done what PRAGMA synchronous asked for; unless we do not know better. */
     if (!file->conn->committed || file->conn->sync != THR_SYNC_OFF)
         return SQLITE_OK;
-    atomic_store_explicit(&db->sync_wanted, 1, memory_order_relaxed);
-    return thr_log_sync(&db->log, file->conn->snapshot);
+    rc = thr_checkpoint_mark(db, true);
+    return rc == SQLITE_OK ? thr_log_sync(&db->log, file->conn->snapshot) : rc;
 }
 
 static int main_file_size(sqlite3_file *sqlite_file, sqlite3_int64 *size_out)
@@ -219,6 +220,11 @@ static int lock_exclusive(struct thr_main_file *file)
     /* Inside BEGIN a transaction that has lost already learns it before it writes a page. Autocommit statements go on
      * to the commit, where they can be told to run again. */
     if (file->conn->kind == THR_KIND_EXPLICIT && (rc = thr_commit_check(file->conn)) != SQLITE_OK)
+        return rc;
+    /* It may sync. SQLite takes this lock on all databases of a commit before it logs in the first one: here no other
+     * database's commit_lock is held meanwhile. */
+    if (!file->conn->db->foreign &&
+        (rc = thr_checkpoint_mark(file->conn->db, file->conn->sync > THR_SYNC_OFF)) != SQLITE_OK)
         return rc;
     file->lock = SQLITE_LOCK_EXCLUSIVE;
     return SQLITE_OK;

@@ -6,7 +6,8 @@
  * too.
  *
  * After each cut: recovery succeeds (and may be cut off itself and repeated), stock SQLite finds the file whole, every
- * commit acknowledged at synchronous=FULL is there, none is there in part, and none without those before it.
+ * commit acknowledged at synchronous=FULL is there, none is there in part, and none without those before it. As long as a
+ * database has known OFF alone since it was opened nothing is promised; the first commit above that makes all before it safe.
  *
  * THRONG_TEST_SCALE=100000 runs for hours.
  *
@@ -66,12 +67,13 @@ struct moment {
     struct content current[FILES * 8], durable[FILES * 8];
     int file_count;
     int acknowledged, started;
+    bool promised; /* not all were at OFF since it was opened */
 };
 
 static struct moment *moments[64];
 static int moment_count;
 static int acknowledged, started; /* commits, counted from 1 */
-static bool watching;
+static bool watching, promised;
 
 static struct content content_copy(const struct content *from)
 {
@@ -172,6 +174,7 @@ static void moment_take(void)
     }
     moment->acknowledged = acknowledged;
     moment->started = started;
+    moment->promised = promised;
     moments[moment_count++] = moment;
 }
 
@@ -283,6 +286,8 @@ static void check_disk(const struct moment *moment, struct prng *prng)
     int64_t n = 0;
     int rc;
 
+    if (!moment->promised)
+        return;
     (void)path_new(to, "cut");
     disk_make(moment, to, prng);
     rc = db_try_open(to, SQLITE_OPEN_READWRITE, "throng", &db);
@@ -334,53 +339,78 @@ static int change(sqlite3 *db, struct prng *prng)
     }
 }
 
-static void run(int page_size, int checkpoint_bytes, const char *level, int steps, uint64_t stream)
+static const char *const LEVELS[] = {"OFF", "NORMAL", "FULL", "EXTRA"};
+
+struct work {
+    int page_size, checkpoint_bytes;
+    const char *level; /* NULL: a different one for each commit */
+    int steps;
+    int off;     /* so many commits at OFF before the first one at another level, each time that it is opened */
+    int rise_to; /* the level of that one */
+    uint64_t stream;
+};
+
+/* A commit at `level`, or a rollback. Returns whether it was a commit. */
+static bool step(sqlite3 *db, const char *level, int n, bool may_roll_back, struct prng *prng)
 {
-    static const char *const LEVELS[] = {"OFF", "NORMAL", "FULL", "EXTRA"};
-    struct prng prng = prng_new(stream);
+    db_exec(db, "PRAGMA synchronous=%s", level);
+    started = n;
+    db_exec(db, "BEGIN");
+    for (int k = prng_below(prng, 4); k >= 0; k--)
+        (void)change(db, prng); /* a row may be there already: nothing happens */
+    if (may_roll_back && prng_chance(prng, 10)) {
+        db_exec(db, "ROLLBACK");
+        return false;
+    }
+    db_exec(db, "UPDATE counter SET n = %d", n);
+    hashes[n] = content_hash(db);
+    db_exec(db, "COMMIT");
+    if (strcmp(level, "OFF") != 0 && !promised) { /* all before it are safe, and at FULL it is itself */
+        acknowledged = n - 1;
+        promised = true;
+    }
+    if (strcmp(level, "FULL") == 0 || strcmp(level, "EXTRA") == 0)
+        acknowledged = n;
+    if (prng_chance(prng, 40)) /* nothing is synced: a cut at any time */
+        moment_take();
+    return true;
+}
+
+static void run(const struct work *work)
+{
+    struct prng prng = prng_new(work->stream);
     char uri[2 * PATH_SIZE];
-    sqlite3 *db;
+    sqlite3 *db, *other;
     int at = 0;
 
     (void)path_new(path, "power");
     (void)path_beside(journal, path, "-journal");
-    (void)snprintf(uri, sizeof uri, "file:%s?checkpoint_bytes=%d", path, checkpoint_bytes);
+    (void)snprintf(uri, sizeof uri, "file:%s?checkpoint_bytes=%d", path, work->checkpoint_bytes);
     acknowledged = started = 0;
     disk_forget();
     watching = true;
     for (int life = 0; life < 3; life++) {
         CHECK_OK(db_try_open(uri, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, "throng", &db), db);
-        db_exec(db, "PRAGMA synchronous=FULL; PRAGMA cache_size=20");
+        CHECK_OK(db_try_open(uri, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, "throng", &other), other);
+        db_exec(db, "PRAGMA synchronous=%s; PRAGMA cache_size=20", work->off > 0 ? "OFF" : "FULL");
+        db_exec(other, "PRAGMA cache_size=20");
+        promised = promised && work->off == 0; /* a file that is opened is as safe as the last close has left it */
         if (life == 0) {
-            db_exec(db, "PRAGMA page_size=%d", page_size);
+            db_exec(db, "PRAGMA page_size=%d", work->page_size);
             db_exec(db, "BEGIN; CREATE TABLE kv(k INTEGER PRIMARY KEY, v UNIQUE); CREATE TABLE counter(n);"
                         "INSERT INTO counter VALUES(0); COMMIT");
             hashes[0] = content_hash(db);
+            promised = work->off == 0;
         }
-        for (int i = 0; i < steps / 3; i++) {
-            const char *now = level != NULL ? level : LEVELS[prng_below(&prng, 4)];
+        for (int i = 0; i < work->off + work->steps / 3; i++) {
+            const char *level = work->level != NULL ? work->level : LEVELS[prng_below(&prng, 4)];
 
-            if (i == 0)
-                now = "FULL"; /* where nobody ever asks for more than OFF, a power cut may do damage */
-            db_exec(db, "PRAGMA synchronous=%s", now);
-            started = at + 1;
-            db_exec(db, "BEGIN");
-            for (int k = prng_below(&prng, 4); k >= 0; k--)
-                (void)change(db, &prng); /* a row may be there already: nothing happens */
-            if (prng_chance(&prng, 10) && i > 0) {
-                db_exec(db, "ROLLBACK");
-                continue;
-            }
-            db_exec(db, "UPDATE counter SET n = %d", at + 1);
-            hashes[at + 1] = content_hash(db);
-            db_exec(db, "COMMIT");
-            at++;
-            if (strcmp(now, "FULL") == 0 || strcmp(now, "EXTRA") == 0)
-                acknowledged = at;
-            if (prng_chance(&prng, 40)) /* nothing is synced: a cut at any time */
-                moment_take();
+            if (i <= work->off)
+                level = LEVELS[i == work->off ? work->rise_to : 0];
+            at += step(prng_chance(&prng, 2) ? db : other, level, at + 1, i > work->off, &prng);
             check_moments(&prng);
         }
+        db_close(other);
         db_close(db);
         check_moments(&prng);
         watching = true;
@@ -393,22 +423,32 @@ static void run(int page_size, int checkpoint_bytes, const char *level, int step
 static void full_keeps_what_it_acknowledged(void **state)
 {
     (void)state;
-    run(1024, 100000, "FULL", scaled(150), 1);
-    run(4096, 400000, "FULL", scaled(150), 2);
+    run(&(struct work){1024, 100000, "FULL", scaled(150), 0, 2, 1});
+    run(&(struct work){4096, 400000, "FULL", scaled(150), 0, 2, 2});
 }
 
 static void normal_is_never_torn(void **state)
 {
     (void)state;
-    run(1024, 100000, "NORMAL", scaled(600), 3);
-    run(512, 60000, "NORMAL", scaled(600), 4);
+    run(&(struct work){1024, 100000, "NORMAL", scaled(600), 0, 2, 3});
+    run(&(struct work){512, 60000, "NORMAL", scaled(600), 0, 1, 4});
 }
 
 static void levels_mix(void **state)
 {
     (void)state;
-    run(1024, 100000, NULL, scaled(300), 5);
-    run(4096, 1 << 20, NULL, scaled(300), 6);
+    run(&(struct work){1024, 100000, NULL, scaled(300), 0, 2, 5});
+    run(&(struct work){4096, 1 << 20, NULL, scaled(300), 0, 1, 6});
+}
+
+/* Checkpoints ran and segments were used again while all were at OFF, before the first commit at another level. */
+static void a_rise_from_off_makes_all_safe(void **state)
+{
+    (void)state;
+    for (int rise_to = 1; rise_to <= 2; rise_to++) {
+        run(&(struct work){1024, 100000, LEVELS[rise_to], 6, scaled(300), rise_to, 7});
+        run(&(struct work){4096, 300000, NULL, 6, scaled(300), rise_to, 8});
+    }
 }
 
 static int teardown(void **state)
@@ -424,6 +464,7 @@ int main(void)
         cmocka_unit_test(full_keeps_what_it_acknowledged),
         cmocka_unit_test(normal_is_never_torn),
         cmocka_unit_test(levels_mix),
+        cmocka_unit_test(a_rise_from_off_makes_all_safe),
     };
 
     thr_fault_check = on_call;
