@@ -7,6 +7,7 @@
 
 #include "../os/os.h"
 #include "../txn/db.h"
+#include "recover.h"
 #include "stock.h"
 
 /* Set up the index from what the file says. */
@@ -60,10 +61,28 @@ done:
     return rc;
 }
 
+static int start_in_directory(struct thr_db *db, bool *incomplete_out)
+{
+    char *path = thr_db_file(db, "shm");
+    uint32_t page_size;
+    int rc;
+
+    if (path == NULL)
+        return SQLITE_NOMEM;
+    rc = thr_shm_create(&db->shm, path, db->file_mode);
+    thr_os_free(path);
+    if (rc == SQLITE_OK)
+        rc = load(db, incomplete_out);
+    page_size = rc == SQLITE_OK ? atomic_load(&db->shm.head->page_size) : 0;
+    if (rc == SQLITE_OK && page_size != 0)
+        rc = thr_db_start_heap(db, page_size);
+    if (rc == SQLITE_OK)
+        rc = thr_log_create(&db->log, &db->shm, db->directory, db->file_mode, 1);
+    return rc;
+}
+
 int thr_engine_start(struct thr_db *db, bool *incomplete_out)
 {
-    uint32_t page_size;
-    char *path = NULL;
     int rc;
 
     *incomplete_out = false;
@@ -82,19 +101,14 @@ int thr_engine_start(struct thr_db *db, bool *incomplete_out)
         db->directory = NULL;
         if ((rc = thr_shm_create(&db->shm, NULL, 0)) == SQLITE_OK)
             rc = load(db, incomplete_out);
-        return rc;
+    } else {
+        rc = start_in_directory(db, incomplete_out);
     }
-    if ((path = thr_db_file(db, "shm")) == NULL)
-        return SQLITE_NOMEM;
-    rc = thr_shm_create(&db->shm, path, db->file_mode);
-    thr_os_free(path);
-    if (rc == SQLITE_OK)
-        rc = load(db, incomplete_out);
-    page_size = rc == SQLITE_OK ? atomic_load(&db->shm.head->page_size) : 0;
-    if (rc == SQLITE_OK && page_size != 0)
-        rc = thr_db_start_heap(db, page_size);
-    if (rc == SQLITE_OK)
-        rc = thr_log_create(&db->log, &db->shm, db->directory, db->file_mode, 1);
+    if (rc != SQLITE_OK) {
+        thr_engine_stop(db);
+        if (db->base.writable) /* the directory is the one that was made above */
+            thr_recover_remove(db->directory);
+    }
     return rc;
 }
 
@@ -103,5 +117,4 @@ void thr_engine_stop(struct thr_db *db)
     thr_log_close(&db->log);
     thr_heap_close(&db->heap);
     thr_shm_close(&db->shm);
-    thr_base_close(&db->base);
 }

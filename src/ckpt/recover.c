@@ -572,6 +572,7 @@ static int map_file(struct replay *replay)
     if ((rc = thr_os_allocate(replay->base->fd, 0, bytes)) != SQLITE_OK ||
         (rc = thr_os_map(replay->base->fd, (size_t)bytes, true, &at)) != SQLITE_OK)
         return rc;
+    thr_os_map_hide(at, (size_t)bytes);
     replay->at = at;
     replay->map_bytes = bytes;
     atomic_store(&replay->base->bytes, bytes);

@@ -96,6 +96,8 @@ int thr_os_map_some(int fd, size_t *bytes, size_t least, unsigned divisor, bool 
  * is a hint (for stores it needs Linux 5.14), and makes a writable mapping's pages dirty. */
 int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool populate, void **at_out);
 void thr_os_unmap(void *at, size_t bytes);
+/* Children that are forked off from now on do not get that mapping, and so do not keep its file, with the locks on it. */
+void thr_os_map_hide(void *at, size_t bytes);
 /* Put zeros that can be read in the place of a mapping, which lets go of its file. For a child after fork(): safe
  * there, and says nothing. */
 void thr_os_map_zeros(void *at, size_t bytes);
@@ -127,6 +129,11 @@ const char *thr_os_filesystem_is_shared(int fd);
  * exclusive lock needs a descriptor open for writing, and taking a lock again converts it. `bytes` 0: to the end. */
 int thr_os_lock(int fd, bool exclusive, int64_t offset, int64_t bytes); /* SQLITE_OK, SQLITE_BUSY, SQLITE_IOERR_LOCK */
 void thr_os_unlock(int fd, int64_t offset, int64_t bytes);
+/* A process that has a lock there: 0 if none has, THR_LOCK_HOLDER_UNKNOWN if it is an open-file-description lock of another
+ * open file, or a process elsewhere. What `fd` itself has locked does not count; POSIX locks of this process do. SQLITE_OK,
+ * SQLITE_IOERR_LOCK (unknown, too). */
+#define THR_LOCK_HOLDER_UNKNOWN UINT32_MAX
+int thr_os_lock_holder(int fd, int64_t offset, int64_t bytes, uint32_t *pid_out);
 
 /* --- threads, time, chance --- */
 struct thr_thread {

@@ -41,3 +41,19 @@ void thr_os_unlock(int fd, int64_t offset, int64_t bytes)
     if (err != 0)
         thr_log(SQLITE_IOERR_UNLOCK, "unlock of descriptor %d failed: errno %d", fd, err);
 }
+
+int thr_os_lock_holder(int fd, int64_t offset, int64_t bytes, uint32_t *pid_out)
+{
+    struct flock range = lock_range(F_WRLCK, offset, bytes);
+    int err = thr_os_fault_fd(THR_OS_LOCK, fd);
+
+    *pid_out = THR_LOCK_HOLDER_UNKNOWN;
+    THR_OS_TRY(err, fcntl(fd, F_OFD_GETLK, &range));
+    if (err != 0)
+        return thr_os_fail(err, SQLITE_IOERR_LOCK);
+    if (range.l_type == F_UNLCK)
+        *pid_out = 0;
+    else if (range.l_pid > 0)
+        *pid_out = (uint32_t)range.l_pid;
+    return SQLITE_OK;
+}

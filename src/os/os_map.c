@@ -65,6 +65,11 @@ void thr_os_unmap(void *at, size_t bytes)
         thr_log(SQLITE_IOERR_MMAP, "munmap of %zu bytes failed: errno %d", bytes, errno);
 }
 
+void thr_os_map_hide(void *at, size_t bytes)
+{
+    (void)madvise(at, bytes, MADV_DONTFORK); /* may fail for want of memory only: then a child sees it */
+}
+
 void thr_os_map_zeros(void *at, size_t bytes)
 {
     if (at != NULL &&

@@ -12,12 +12,19 @@
 #define THR_LOCK_BYTES_AT INT64_C(0x40000000)
 #define THR_LOCK_BYTES INT64_C(512)
 
-/* --- descriptor.c: guarded by the lock of the list of open databases --- */
+/* --- descriptor.c: guarded by the lock of the list of open databases, but for the message --- */
 
-/* Open the file itself, for writing if it can be. SQLITE_OK, SQLITE_CANTOPEN, SQLITE_NOMEM. */
-int thr_descriptor_open(const char *path, int flags, int *fd_out, bool *writable_out);
-/* Keep it for the next open of the file, instead of closing it. */
-void thr_descriptor_keep(int fd, const struct thr_stat *stat, bool writable);
+/* Why a file cannot be opened, where the code does not say it. */
+enum thr_trouble { THR_TROUBLE_NONE, THR_TROUBLE_ORPHAN, THR_TROUBLE_BESIDE, THR_TROUBLE_DIRECTORY, THR_TROUBLE_KIND };
+
+/* Open the file itself, for writing if permissions allow it. `found` is what thr_os_stat() said about it, with *stat.
+ * SQLITE_OK, SQLITE_CANTOPEN, SQLITE_NOMEM. */
+int thr_descriptor_open(const char *path, int flags, int found, const struct thr_stat *stat, int *fd_out,
+                        bool *writable_out, enum thr_trouble *trouble_out);
+/* Let go of the file and of the lock on it. Close the descriptor, or keep it for the next open of the file as long as a
+ * connection of stock SQLite in this process may have a lock on that. */
+void thr_descriptor_close(int fd, const struct thr_stat *stat, bool writable);
+void thr_descriptor_log(const char *path, int code, enum thr_trouble trouble);
 /* In the child: close what was kept. */
 void thr_descriptors_after_fork(void);
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import textwrap
 
 import support
 from support import BUSY, EXTENSION, FILL, Case, dump, rows, stock, throng, value
@@ -310,6 +311,98 @@ class Others(Open):
         self.close()
         self.assertEqual(self.child_ok("print(value(throng(sys.argv[1]), 'SELECT count(*) FROM t'))", self.path), "301\n")
         self.at_rest()
+
+
+class Locks(Open):
+    """Whatever Throng does with a file, a connection of stock SQLite in the same process keeps its locks on it."""
+
+    def reader_beside(self, events):
+        """Stock SQLite reads in a child, in which `events` happen; meanwhile nobody can write. Returns the child's output."""
+        child = subprocess.Popen(
+            [support.sys.executable, "-c", f"import sys; sys.path.insert(0, {support.HERE!r})\n" + textwrap.dedent("""
+                from support import *
+                path = sys.argv[1]
+                def files():
+                    links = (os.path.join("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd"))
+                    return sum(os.path.realpath(link) == os.path.realpath(path) for link in links)
+                def fails(**options):
+                    try:
+                        value(throng(path, timeout=0, **options), "SELECT count(*) FROM t")
+                    except sqlite3.OperationalError as error:
+                        print(error)
+                    else:
+                        print("opened")
+                reader = stock(path, vfs="unix")
+                reader.execute("BEGIN")
+                assert value(reader, "SELECT count(*) FROM t") == 300
+            """) + textwrap.dedent(events) + textwrap.dedent("""
+                print("ready", flush=True)
+                sys.stdin.read()
+                reader.execute("ROLLBACK")
+                reader.close()
+                one = throng(path)
+                assert value(one, "SELECT count(*) FROM t") == 300
+                one.close()
+                print("left", files())
+            """), self.path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        said = []
+        for line in child.stdout:
+            if line == "ready\n":
+                break
+            said.append(line.strip())
+        os.chmod(self.path, 0o644)
+        with self.fails(BUSY):
+            stock(self.path).execute("DELETE FROM t")
+        said += child.communicate("")[0].split("\n")
+        self.assertEqual(child.returncode, 0)
+        self.at_rest()
+        return [line for line in said if line]
+
+    def test_a_read_only_file(self):
+        self.create()
+        self.close()
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.path, 0o444)
+        said = self.reader_beside("""
+            if os.geteuid() == 0:
+                os.setgroups([]), os.setgid(65534), os.setuid(65534)
+            for n in range(3):
+                one = throng(path, mode="ro")
+                assert value(one, "SELECT count(*) FROM t") == 300
+                one.close()
+                print(files())
+        """)
+        self.assertEqual(said[:3], ["2", "2", "2"], "descriptors pile up")
+
+    def test_openings_that_fail(self):
+        self.create()
+        self.close()
+        said = self.reader_beside("""
+            fails()
+            fails(heap_limit="many")
+            fails(filesystem="none")
+            os.mkdir(path + "-journal")
+            fails()
+            os.rmdir(path + "-journal")
+            print(files())
+        """)
+        self.assertEqual(said, ["database is locked", "unable to open database file", "unable to open database file",
+                                "database is locked", "2", "left 0"])
+
+    def test_no_descriptor_is_left(self):
+        self.create()
+        self.close()
+        self.child_ok("""
+            def files():
+                return len(os.listdir("/proc/self/fd"))
+            before = files()
+            for n in range(50):
+                one = throng(f"{sys.argv[1]}{n}")
+                one.execute("CREATE TABLE t(a)")
+                one.close()
+            assert files() == before, (files(), before)
+        """, self.at("many"))
 
 
 class Ends(Open):
