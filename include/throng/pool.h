@@ -290,13 +290,25 @@ uint64_t throng_after_ms(uint64_t ms);
 
 /* Open a pool, and one connection to see that it can be done.
  *
- * `dsn` is "sqlite:PATH?NAME=VALUE&...", with %XX for bytes that have a meaning there, or a plain path. Names:
+ * `dsn` is one of
+ *   sqlite:PATH?NAME=VALUE&...   with %XX for bytes that have a meaning there
+ *   file:...                     a URI file name of SQLite, with the same parameters
+ *   PATH, PATH?NAME=VALUE&...    the path as it is; a "?" that no NAME= follows is part of it
+ * Names:
  *   vfs            "throng" if not given: concurrent writers, see throng.h. "unix" is stock SQLite
- *   synchronous, foreign_keys, busy_timeout, cache_size, mmap_size, journal_mode, temp_store
- *                  are set on each connection, as the PRAGMAs of these names. busy_timeout is 5000 if not given
- *   mode           ro, rw, rwc (if not given)
- *   anything else  goes to the VFS as URI parameter
- * ":memory:" and other private databases ("", mode=memory) live in the pool's only connection, which is kept until the pool is
+ *   synchronous (off, normal, full, extra), foreign_keys (on, off), cache_size, mmap_size, journal_mode,
+ *   temp_store (default, file, memory)
+ *                  are set on each connection, as the PRAGMAs of these names. Throng's journal_mode is delete
+ *   busy_timeout   in milliseconds, 5000 if not given
+ *   mode           ro, rw, rwc (if not given), memory
+ *   cache, immutable, nolock, psow, modeof
+ *                  as in URI file names of SQLite
+ *   checkpoint_bytes, heap_limit, checkpointer, filesystem
+ *                  Throng's own: of the first connection of the process to the database
+ * What is asked for is in force, or the pool does not open: another name or value is THRONG_MISUSE, PRAGMAs are read back,
+ * and mode=rw or rwc on a file that can only be read is THRONG_READONLY. (Names that are not known go to the VFS if that is
+ * neither Throng's nor one of SQLite's own.)
+ * ":memory:" and other private databases ("", mode=memory without cache=shared) live in the pool's only connection, which is kept until the pool is
  * closed: max_open is 1, max_lifetime_ns and max_idle_time_ns must be 0, throng_conn_discard() is THRONG_MISUSE.
  *
  * Where SQLite has not been initialized in this process, this does it, with accounting of memory off

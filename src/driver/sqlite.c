@@ -195,6 +195,7 @@ static int conn_open(void *arg, uint64_t deadline_ns, void **conn_out, throng_er
 {
     const struct sqlite_source *source = arg;
     struct sqlite_conn *conn = thr_os_alloc(sizeof *conn);
+    bool told = false;
     int rc, code;
 
     *conn_out = NULL;
@@ -203,24 +204,30 @@ static int conn_open(void *arg, uint64_t deadline_ns, void **conn_out, throng_er
     conn->busy_timeout_ms = source->busy_timeout_ms;
     conn->is_private = source->is_private;
     conn->deadline_ns = deadline_ns;
-    rc = sqlite3_open_v2(source->uri, &conn->db,
-                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX |
-                             SQLITE_OPEN_EXRESCODE,
-                         source->vfs);
+    rc = sqlite3_open_v2(source->uri, &conn->db, THR_SQLITE_OPEN_FLAGS, source->vfs);
     if (rc == SQLITE_OK)
         rc = sqlite3_busy_handler(conn->db, on_busy, conn);
-    if (rc == SQLITE_OK && source->pragmas != NULL)
-        rc = sqlite3_exec(conn->db, source->pragmas, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = thr_sqlite_settings_apply(source, conn->db, &told, err);
     /* Opening is lazy in SQLite. This finds out whether there is a database. */
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(conn->db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    if (rc == SQLITE_OK && source->must_write && sqlite3_db_readonly(conn->db, "main") != 0) {
+        rc = SQLITE_READONLY;
+        told = true;
+        (void)thr_error_set(err, THRONG_READONLY, rc, NULL,
+                            "dsn: mode asks for writing, and the database can only be read");
+    }
     if (rc == SQLITE_OK) {
         conn_limits(conn, 0, false);
         (void)sqlite3_file_control(conn->db, "main", THR_FCNTL_RUNNING, &conn->running); /* other VFSs do not know it */
         *conn_out = conn;
         return THRONG_OK;
     }
-    code = thr_sqlite_error(conn, rc, NULL, err);
+    if (told)
+        code = rc == SQLITE_READONLY ? THRONG_READONLY : THRONG_MISUSE;
+    else
+        code = thr_sqlite_error(conn, rc, NULL, err);
     conn_close(conn);
     return code;
 }

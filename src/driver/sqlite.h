@@ -10,14 +10,29 @@
 #include "../vfs/running.h"
 #include "driver.h"
 
+/* A PRAGMA, and the value with which SQLite answers it when it is in force. */
+struct sqlite_setting {
+    const char *name;
+    char value[24];
+};
+
+enum { THR_SETTINGS = 6 };
+
 /* A DSN, understood. Constant once made. */
 struct sqlite_source {
-    char *uri;     /* for sqlite3_open_v2() */
-    char *vfs;     /* NULL: SQLite's default */
-    char *pragmas; /* run on each connection */
+    char *uri; /* for sqlite3_open_v2() */
+    char *vfs; /* NULL: SQLite's default */
+    struct sqlite_setting settings[THR_SETTINGS];
+    int setting_count;
     int busy_timeout_ms;
-    bool is_private;
+    bool must_write; /* a file that can only be read will not do */
+    bool is_private; /* each connection has a database of its own */
+    bool is_memory;  /* it ends with the last connection */
+    sqlite3 *anchor; /* if so: the one that is kept */
 };
+
+#define THR_SQLITE_OPEN_FLAGS \
+    (SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE)
 
 /* sqlite3_interrupt() stops all statements of a connection, and is in force until none is active any more. So it is called
  * only while the one statement that it is meant for is the only one, inside its step. */
@@ -68,6 +83,12 @@ struct sqlite_stmt {
 int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), void *log_arg, void **source_out,
                            bool *private_out, throng_error *err);
 void thr_sqlite_source_close(void *arg);
+
+/* --- sqlite_dsn.c --- */
+/* Fills in *source, which is zero; also on failure it may have texts that are to be freed. */
+int thr_sqlite_dsn_parse(const char *dsn, struct sqlite_source *source, throng_error *err);
+/* Set what the DSN asks for, and read it back. An SQLite result code; *told_out: *err has been filled in. */
+int thr_sqlite_settings_apply(const struct sqlite_source *source, sqlite3 *db, bool *told_out, throng_error *err);
 
 /* Before the first connection of the process: settings that SQLite takes only then. */
 int thr_sqlite_start(throng_error *err);

@@ -1,4 +1,4 @@
-/* The sqlite driver: what a DSN says, what SQLite is told before it starts, and BEGIN's other names.
+/* The sqlite driver: what SQLite is told before it starts, what a pool opens once, and BEGIN's other names.
  *
  * SPDX-License-Identifier: MIT */
 #include "sqlite.h"
@@ -13,8 +13,6 @@
 #include "../os/os.h"
 #include "alloc.h"
 #include "throng.h"
-
-enum { BUSY_TIMEOUT_MS = 5000 };
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define UNDER_SANITIZER true
@@ -64,192 +62,52 @@ void thr_sqlite_started(void (*log)(void *, const char *), void *log_arg)
                      "Open the pool before anything else uses SQLite, or turn it off before sqlite3_initialize()");
 }
 
-/* --- the DSN --- */
+/* --- opening --- */
 
-struct text {
-    char *at;
-    size_t used, size;
-    bool failed;
-};
-
-static void append(struct text *text, const char *bytes, size_t count)
+/* A database in memory that connections share ends with the last of them: this one stays as long as the pool. */
+static int open_anchor(struct sqlite_source *source, throng_error *err)
 {
-    if (!text->failed && text->used + count + 1 > text->size) {
-        size_t size = 2 * (text->used + count + 1);
-        char *at = thr_os_realloc(text->at, size);
+    int rc = sqlite3_open_v2(source->uri, &source->anchor, THR_SQLITE_OPEN_FLAGS, source->vfs);
 
-        text->failed = at == NULL;
-        if (at != NULL) {
-            text->at = at;
-            text->size = size;
-        }
-    }
-    if (text->failed || text->at == NULL)
-        return;
-    memcpy(text->at + text->used, bytes, count);
-    text->used += count;
-    text->at[text->used] = '\0';
-}
-
-static void append_text(struct text *text, const char *string)
-{
-    append(text, string, strlen(string));
-}
-
-/* A plain path as part of a URI. */
-static void append_path(struct text *text, const char *path)
-{
-    for (; *path != '\0'; path++) {
-        char escaped[4];
-
-        if (strchr("%?#", *path) == NULL) {
-            append(text, path, 1);
-        } else {
-            (void)snprintf(escaped, sizeof escaped, "%%%02x", (unsigned)(unsigned char)*path);
-            append(text, escaped, 3);
-        }
-    }
-}
-
-static bool is_word(const char *bytes, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (!isalnum((unsigned char)bytes[i]) && bytes[i] != '_' && bytes[i] != '-')
-            return false;
-    }
-    return count > 0;
-}
-
-static bool is_pragma(const char *name, size_t bytes)
-{
-    static const char *const pragmas[] = {"synchronous", "foreign_keys", "cache_size",
-                                          "mmap_size",   "journal_mode", "temp_store"};
-
-    for (size_t i = 0; i < sizeof pragmas / sizeof pragmas[0]; i++) {
-        if (strlen(pragmas[i]) == bytes && memcmp(pragmas[i], name, bytes) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool is_named(const char *name, size_t bytes, const char *what)
-{
-    return strlen(what) == bytes && memcmp(name, what, bytes) == 0;
-}
-
-struct parsed {
-    struct text uri, pragmas, vfs;
-    int busy_timeout_ms;
-    bool is_private;
-    bool has_parameters;
-};
-
-static int take_parameter(struct parsed *parsed, const char *at, size_t bytes, throng_error *err)
-{
-    const char *equals = memchr(at, '=', bytes);
-    size_t name_bytes = equals != NULL ? (size_t)(equals - at) : bytes;
-    const char *value = equals != NULL ? equals + 1 : at + bytes;
-    size_t value_bytes = (size_t)(at + bytes - value);
-
-    if (equals == NULL || name_bytes == 0)
-        return thr_error_set(err, THRONG_MISUSE, 0, NULL, "dsn: \"%.*s\" is not NAME=VALUE", (int)bytes, at);
-    if (is_named(at, name_bytes, "vfs")) {
-        parsed->vfs.used = 0;
-        append(&parsed->vfs, value, value_bytes);
+    if (rc == SQLITE_OK)
         return THRONG_OK;
-    }
-    if (is_pragma(at, name_bytes) || is_named(at, name_bytes, "busy_timeout")) {
-        if (!is_word(value, value_bytes))
-            return thr_error_set(err, THRONG_MISUSE, 0, NULL, "dsn: \"%.*s\" cannot be", (int)bytes, at);
-        if (is_named(at, name_bytes, "busy_timeout")) {
-            char *end;
-            long number = strtol(value, &end, 10);
-
-            if (end != value + value_bytes || number < 0 || number > INT32_MAX)
-                return thr_error_set(err, THRONG_MISUSE, 0, NULL, "dsn: busy_timeout is a number of milliseconds");
-            parsed->busy_timeout_ms = (int)number;
-            return THRONG_OK;
-        }
-        append_text(&parsed->pragmas, "PRAGMA ");
-        append(&parsed->pragmas, at, bytes);
-        append_text(&parsed->pragmas, ";");
-        return THRONG_OK;
-    }
-    if (is_named(at, name_bytes, "mode") && is_named(value, value_bytes, "memory"))
-        parsed->is_private = true;
-    append_text(&parsed->uri, parsed->has_parameters ? "&" : "?");
-    append(&parsed->uri, at, bytes);
-    parsed->has_parameters = true;
-    return THRONG_OK;
-}
-
-static int parse(struct parsed *parsed, const char *dsn, throng_error *err)
-{
-    static const char scheme[] = "sqlite:";
-    bool is_dsn = strncmp(dsn, scheme, sizeof scheme - 1) == 0;
-    const char *path = is_dsn ? dsn + sizeof scheme - 1 : dsn;
-    size_t bytes = is_dsn ? strcspn(path, "?") : strlen(path);
-    int code = THRONG_OK;
-
-    append_text(&parsed->uri, *path == '/' ? "file://" : "file:");
-    if (is_dsn)
-        append(&parsed->uri, path, bytes);
-    else
-        append_path(&parsed->uri, path);
-    parsed->is_private = bytes == 0 || is_named(path, bytes, ":memory:");
-    if (path[bytes] == '\0' || !is_dsn)
-        return THRONG_OK;
-    for (const char *at = path + bytes + 1; code == THRONG_OK && *at != '\0'; at += bytes, at += *at == '&') {
-        bytes = strcspn(at, "&");
-        if (bytes > 0)
-            code = take_parameter(parsed, at, bytes, err);
-    }
-    return code;
+    return thr_error_set(err, THRONG_ERROR, rc, NULL, "%s",
+                         source->anchor != NULL ? sqlite3_errmsg(source->anchor) : sqlite3_errstr(rc));
 }
 
 void thr_sqlite_source_close(void *arg)
 {
     struct sqlite_source *source = arg;
 
+    (void)sqlite3_close(source->anchor);
     thr_os_free(source->uri);
     thr_os_free(source->vfs);
-    thr_os_free(source->pragmas);
     thr_os_free(source);
 }
 
 int thr_sqlite_source_open(const char *dsn, void (*log)(void *, const char *), void *log_arg, void **source_out,
                            bool *private_out, throng_error *err)
 {
-    struct parsed parsed = {.busy_timeout_ms = BUSY_TIMEOUT_MS};
-    struct sqlite_source *source = NULL;
-    int code = parse(&parsed, dsn, err), rc;
+    struct sqlite_source *source = thr_os_alloc(sizeof *source);
+    int code, rc;
 
     *source_out = NULL;
-    if (code == THRONG_OK && !parsed.is_private && parsed.vfs.used == 0)
-        append_text(&parsed.vfs, "throng");
-    if (code == THRONG_OK)
-        source = thr_os_alloc(sizeof *source);
-    if (code == THRONG_OK && (source == NULL || parsed.uri.failed || parsed.vfs.failed || parsed.pragmas.failed))
-        code = thr_error_set(err, THRONG_NOMEM, 0, NULL, "no memory for a pool");
+    if (source == NULL)
+        return thr_error_set(err, THRONG_NOMEM, 0, NULL, "no memory for a pool");
+    code = thr_sqlite_dsn_parse(dsn, source, err);
     if (code == THRONG_OK)
         code = thr_sqlite_start(err);
-    if (code == THRONG_OK && parsed.vfs.used > 0 && strcmp(parsed.vfs.at, "throng") == 0 &&
+    if (code == THRONG_OK && source->vfs != NULL && strcmp(source->vfs, "throng") == 0 &&
         (rc = throng_register(0)) != SQLITE_OK)
         code = thr_error_set(err, THRONG_ERROR, rc, NULL, "the VFS cannot be registered: %s", sqlite3_errstr(rc));
-    if (code != THRONG_OK || source == NULL) {
-        thr_os_free(parsed.uri.at);
-        thr_os_free(parsed.vfs.at);
-        thr_os_free(parsed.pragmas.at);
-        thr_os_free(source);
+    if (code == THRONG_OK && source->is_memory)
+        code = open_anchor(source, err);
+    if (code != THRONG_OK) {
+        thr_sqlite_source_close(source);
         return code;
     }
-    source->uri = parsed.uri.at;
-    source->vfs = parsed.vfs.at;
-    source->pragmas = parsed.pragmas.at;
-    source->busy_timeout_ms = parsed.busy_timeout_ms;
-    source->is_private = parsed.is_private;
     thr_sqlite_started(log, log_arg);
-    *private_out = parsed.is_private;
+    *private_out = source->is_private;
     *source_out = source;
     return THRONG_OK;
 }

@@ -177,9 +177,11 @@ int thr_db_open_driver(const struct thr_driver *driver, const char *dsn, const s
     return THRONG_OK;
 }
 
-/* postgres://... is not a file. */
+/* postgres://... is not a file. file://... is. */
 static bool is_url(const char *dsn)
 {
+    if (strncmp(dsn, "file:", 5) == 0)
+        return false;
     while (isalnum((unsigned char)*dsn) || *dsn == '+' || *dsn == '-')
         dsn++;
     return strncmp(dsn, "://", 3) == 0;
@@ -188,6 +190,11 @@ static bool is_url(const char *dsn)
 int throng_db_open(const char *dsn, const struct throng_db_options *options, throng_db **db_out, throng_error *err)
 {
     *db_out = NULL;
+    if (dsn != NULL && strncmp(dsn, "sqlite://", 9) == 0)
+        return thr_error_set(err, THRONG_MISUSE, 0, NULL,
+                             "dsn: \"%.100s\" may be read in two ways: write sqlite:/absolute/path or "
+                             "sqlite:relative/path",
+                             dsn);
     if (dsn != NULL && is_url(dsn))
         return thr_error_set(err, THRONG_MISUSE, 0, NULL, "there is no driver for \"%s\"", dsn);
     return thr_db_open_driver(&thr_sqlite_driver, dsn, options, db_out, err);

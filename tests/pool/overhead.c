@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "throng/pool.h"
@@ -146,7 +147,8 @@ int main(int argc, char **argv)
 
     if (fd < 0 || close(fd) != 0)
         fail("no file");
-    (void)snprintf(dsn, sizeof dsn, "sqlite:%s?vfs=%s&journal_mode=wal", path, vfs);
+    (void)snprintf(dsn, sizeof dsn, "sqlite:%s?vfs=%s%s", path, vfs,
+                   strcmp(vfs, "throng") != 0 ? "&journal_mode=wal" : "");
     if (throng_db_open(dsn, NULL, &db, &err) != THRONG_OK ||
         throng_db_exec(db, NULL,
                        "CREATE TABLE t (key INTEGER PRIMARY KEY, value INTEGER);"

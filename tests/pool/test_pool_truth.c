@@ -55,8 +55,8 @@ static void open_new(uint32_t max_open)
     char dsn[PATH_SIZE + 100];
     throng_error err;
 
-    (void)snprintf(dsn, sizeof dsn, "sqlite:%s?vfs=%s&synchronous=off&foreign_keys=on", path_new(path, "truth"),
-                   db_vfs());
+    (void)snprintf(dsn, sizeof dsn, "sqlite:%s?vfs=%s&synchronous=off&foreign_keys=on%s", path_new(path, "truth"),
+                   db_vfs(), support_is_throng() ? "" : "&journal_mode=wal");
     if (throng_db_open(dsn, &options, &db, &err) != THRONG_OK)
         check_failed(__FILE__, __LINE__, "%s: %s", dsn, err.message);
 }
@@ -496,7 +496,10 @@ static int make_table(void *native, void *arg)
  * limits that would close the connection are refused. */
 static void a_private_database_is_kept(void **state)
 {
-    static const char *const names[] = {":memory:", "sqlite::memory:", "", "sqlite:", "sqlite:x?mode=memory"};
+    static const char *const names[] = {
+        ":memory:",          "sqlite::memory:",    "file::memory:",           "",
+        "sqlite:",           "file:?cache=shared", "sqlite:x?mode=memory",    "file:x?mode=memory&cache=private",
+        "sqlite:%3amemory:", "sqlite:x?vfs=memdb", ":memory:?foreign_keys=on"};
     struct throng_db_options options = {.size = sizeof options, .on_open = make_table};
     struct throng_db_options limited = {.size = sizeof limited};
     struct throng_stats stats = {.size = sizeof stats};
@@ -514,8 +517,9 @@ static void a_private_database_is_kept(void **state)
           fclose(file) == 0);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         CHECK_EQUAL(throng_db_open(names[i], &options, &db, &err), THRONG_OK);
-        CHECK_EQUAL(throng_db_exec(db, NULL, "ATTACH '/nowhere/at/all.db' AS a", THRONG_NO_ARGS, NULL, &err),
-                    THRONG_IO);
+        CHECK_EQUAL(
+            throng_db_exec(db, NULL, "ATTACH 'file:/nowhere/at/all.db?vfs=unix' AS a", THRONG_NO_ARGS, NULL, &err),
+            THRONG_IO);
         CHECK_EQUAL(one_int("SELECT count(*) + ? FROM t", 0), 1);
         (void)snprintf(sql, sizeof sql, "ATTACH 'file:%s?vfs=unix' AS a", junk);
         CHECK_EQUAL(throng_db_exec(db, NULL, sql, THRONG_NO_ARGS, NULL, &err), THRONG_ERROR);
@@ -557,6 +561,136 @@ static void a_failed_attach_costs_nothing(void **state)
     CHECK_EQUAL(throng_db_stats(db, &stats, &err), THRONG_OK);
     CHECK_EQUAL(stats.closed_broken, 0);
     close_and_check();
+}
+
+/* --- what a DSN asks for --- */
+
+/* The pool on the file of this test with these parameters: `code`, and `message` in the error. */
+static void expect_open(const char *parameters, int code, const char *message)
+{
+    char dsn[PATH_SIZE + 300];
+    throng_error err = {.message = ""};
+
+    (void)snprintf(dsn, sizeof dsn, "sqlite:%s?%s", path, parameters);
+    if (throng_db_open(dsn, NULL, &db, &err) != code || (code != THRONG_OK && strstr(err.message, message) == NULL))
+        check_failed(__FILE__, __LINE__, "%s: code %d, \"%s\"", dsn, err.code, err.message);
+    CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
+}
+
+/* Property: what a DSN asks for is in force, or the pool does not open, and says which parameter it is about and what is
+ * possible. */
+static void a_dsn_is_in_force_or_refused(void **state)
+{
+    (void)state;
+    (void)path_new(path, "truth");
+    expect_open("vfs=unix&synchronous=FULLL", THRONG_MISUSE, "synchronous is off, normal, full or extra");
+    expect_open("synchronous=on", THRONG_MISUSE, "synchronous=on cannot be");
+    expect_open("synchronous=4", THRONG_MISUSE, "synchronous is off, normal, full or extra");
+    expect_open("foreign_keys=yess", THRONG_MISUSE, "foreign_keys is on or off");
+    expect_open("cache_size=abc", THRONG_MISUSE, "cache_size is a number of pages");
+    expect_open("cache_size=2147483648", THRONG_MISUSE, "cache_size is a number of pages");
+    expect_open("cache_size=-", THRONG_MISUSE, "cache_size is a number of pages");
+    expect_open("cache_size=0x10", THRONG_MISUSE, "cache_size is a number of pages");
+    expect_open("mmap_size=-1", THRONG_MISUSE, "mmap_size is a number of bytes");
+    expect_open("journal_mode=bogus", THRONG_MISUSE, "journal_mode is delete, truncate");
+    expect_open("temp_store=disk", THRONG_MISUSE, "temp_store is default, file or memory");
+    expect_open("busy_timeout=-1", THRONG_MISUSE, "busy_timeout is a number of milliseconds");
+    expect_open("busy_timeout=5s", THRONG_MISUSE, "busy_timeout is a number of milliseconds");
+    expect_open("mode=rwx", THRONG_MISUSE, "mode is ro, rw, rwc or memory");
+    expect_open("cache=private;", THRONG_MISUSE, "cache is shared or private");
+    expect_open("synchronous=full&synchronous=off", THRONG_MISUSE, "synchronous is given twice");
+    expect_open("synchronuos=full", THRONG_MISUSE, "there is no parameter \"synchronuos\"; there are vfs, ");
+    expect_open("_foreign_keys=1", THRONG_MISUSE, "there is no parameter");
+    expect_open("what", THRONG_MISUSE, "\"what\" is not NAME=VALUE");
+    expect_open("checkpoint_bytes=0", THRONG_MISUSE, "checkpoint_bytes is a number of bytes, such as 256M");
+    expect_open("checkpoint_bytes=1T", THRONG_MISUSE, "checkpoint_bytes is a number of bytes");
+    expect_open("heap_limit=1M", THRONG_MISUSE, "heap_limit is a number of bytes, such as 1G, at least 4M");
+    expect_open("checkpointer=thred", THRONG_MISUSE, "checkpointer is caller or thread");
+    expect_open("filesystem=all", THRONG_MISUSE, "filesystem is any");
+    expect_open("vfs=unix&heap_limit=1G", THRONG_MISUSE, "heap_limit is for vfs=throng only");
+    expect_open("heap_limit=1G&vfs=unix", THRONG_MISUSE, "heap_limit is for vfs=throng only");
+    CHECK(!file_exists(path));
+    expect_open("journal_mode=wal", THRONG_MISUSE, "PRAGMA journal_mode says delete");
+    expect_open("journal_mode=delete&checkpoint_bytes=64M&heap_limit=1G&checkpointer=thread&filesystem=any", THRONG_OK,
+                "");
+    expect_open("vfs=unix&journal_mode=WAL&synchronous=Full&foreign_keys=TRUE&cache_size=-4000&temp_store=memory&"
+                "mmap_size=1048576&busy_timeout=10&mode=rw&psow=1",
+                THRONG_OK, "");
+    expect_open("vfs=unix&mode=rw&immutable=1", THRONG_READONLY, "can only be read");
+    expect_open("vfs=unix&mmap_size=9000000000000", THRONG_MISUSE, "PRAGMA mmap_size says");
+    (void)path_new(path, "truth");
+    expect_open("vfs=unix&mode=ro", THRONG_IO, "unable to open");
+    CHECK(!file_exists(path));
+}
+
+/* Open it, write down in it which PRAGMAs are in force, and say which file it is. */
+static void expect_file(const char *dsn, const char *file, int64_t synchronous)
+{
+    throng_error err;
+
+    if (throng_db_open(dsn, NULL, &db, &err) != THRONG_OK)
+        check_failed(__FILE__, __LINE__, "%s: %s", dsn, err.message);
+    exec("CREATE TABLE IF NOT EXISTS t (a)");
+    CHECK_EQUAL(one_int("SELECT synchronous + ? FROM pragma_synchronous", 0), synchronous);
+    CHECK_EQUAL(one_int("SELECT foreign_keys + ? FROM pragma_foreign_keys", 0), 1);
+    CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
+    if (file != NULL && !file_exists(file))
+        check_failed(__FILE__, __LINE__, "%s: there is no %s", dsn, file);
+}
+
+/* Property: a DSN, a URI and a plain path with parameters mean the same file and the same settings; a path whose "?" no NAME=
+ * follows is a path. */
+static void every_form_means_the_same(void **state)
+{
+    static const char parameters[] = "synchronous=extra&foreign_keys=1";
+    char dsn[PATH_SIZE + 200], strange[PATH_SIZE];
+    throng_error err;
+
+    (void)state;
+    for (int form = 0; form < 5; form++) {
+        static const char *const formats[] = {"sqlite:%s?%s", "file:%s?%s", "file://%s?%s", "file://localhost%s?%s#end",
+                                              "%s?%s"};
+
+        (void)path_new(path, "truth");
+        (void)snprintf(dsn, sizeof dsn, formats[form], path, parameters);
+        expect_file(dsn, path, 3);
+        oracle_check(path);
+    }
+    (void)snprintf(dsn, sizeof dsn, "file:%s%%20x?%s", path, parameters);
+    expect_file(dsn, path_beside(strange, path, " x"), 3);
+    (void)snprintf(dsn, sizeof dsn, "sqlite:%s#x?%s", path, parameters);
+    expect_file(dsn, path_beside(strange, path, "#x"), 3);
+    (void)snprintf(dsn, sizeof dsn, "%s?y%%20?%s", path, parameters);
+    expect_file(dsn, path_beside(strange, path, "?y%20"), 3);
+    CHECK_EQUAL(throng_db_open("file:uri.db?mode=ro", NULL, &db, &err), THRONG_IO);
+    CHECK(!file_exists("file:uri.db?mode=ro") && !file_exists("uri.db"));
+    CHECK_EQUAL(throng_db_open("plain.db?foreign_key=1", NULL, &db, &err), THRONG_MISUSE);
+    CHECK_EQUAL(throng_db_open("sqlite:///plain.db", NULL, &db, &err), THRONG_MISUSE);
+    CHECK(strstr(err.message, "two ways") != NULL);
+    CHECK_EQUAL(throng_db_open("file://elsewhere/x.db", NULL, &db, &err), THRONG_ERROR);
+    CHECK(strstr(err.message, "authority") != NULL);
+}
+
+/* Property: a database in memory that has a name for all connections to share lives as long as the pool, also when all of
+ * its connections have been closed. */
+static void a_shared_database_in_memory_is_kept(void **state)
+{
+    static const char *const names[] = {"file:some?mode=memory&cache=shared", "sqlite:/some?vfs=memdb"};
+    struct throng_db_options options = {.size = sizeof options, .max_open = 3};
+    throng_error err;
+    throng_conn conns[3];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        CHECK_EQUAL(throng_db_open(names[i], &options, &db, &err), THRONG_OK);
+        exec("CREATE TABLE t (a); INSERT INTO t VALUES (1)");
+        for (int j = 0; j < 3; j++)
+            CHECK_EQUAL(throng_db_conn(db, NULL, &conns[j], &err), THRONG_OK);
+        for (int j = 0; j < 3; j++)
+            CHECK_EQUAL(throng_conn_discard(&conns[j], &err), THRONG_OK);
+        CHECK_EQUAL(one_int("SELECT count(*) + ? FROM t", 0), 1);
+        CHECK_EQUAL(throng_db_close(db, 0, NULL), THRONG_OK);
+    }
 }
 
 /* --- what is left open by means of the native handle --- */
@@ -662,17 +796,13 @@ static void errors_have_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_told_is_what_happened),
-        cmocka_unit_test(a_token_stops_nobody_else),
-        cmocka_unit_test(a_token_stops_a_long_operation),
-        cmocka_unit_test(a_query_that_writes_has_written),
-        cmocka_unit_test(values_that_cannot_be_are_refused),
-        cmocka_unit_test(results_are_of_the_statement),
-        cmocka_unit_test(a_private_database_is_kept),
-        cmocka_unit_test(a_failed_attach_costs_nothing),
-        cmocka_unit_test(on_open_leaves_nothing_open),
-        cmocka_unit_test(nobody_inherits_a_snapshot),
-        cmocka_unit_test(errors_have_words),
+        cmocka_unit_test(what_is_told_is_what_happened),       cmocka_unit_test(a_token_stops_nobody_else),
+        cmocka_unit_test(a_token_stops_a_long_operation),      cmocka_unit_test(a_query_that_writes_has_written),
+        cmocka_unit_test(values_that_cannot_be_are_refused),   cmocka_unit_test(results_are_of_the_statement),
+        cmocka_unit_test(a_private_database_is_kept),          cmocka_unit_test(a_failed_attach_costs_nothing),
+        cmocka_unit_test(a_dsn_is_in_force_or_refused),        cmocka_unit_test(every_form_means_the_same),
+        cmocka_unit_test(a_shared_database_in_memory_is_kept), cmocka_unit_test(on_open_leaves_nothing_open),
+        cmocka_unit_test(nobody_inherits_a_snapshot),          cmocka_unit_test(errors_have_words),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
