@@ -236,6 +236,16 @@ static void publish_all(struct thr_conn *conn, const struct thr_plan *plan, uint
     thr_log_show(&db->log);
 }
 
+/* Asked only when another connection has committed meanwhile: it means a look at every statement. What is answered stays
+ * true until the commit is over, as the connection's thread is in it. */
+static enum thr_beside beside(struct thr_conn *conn)
+{
+    if (conn->beside == THR_BESIDE_UNKNOWN)
+        conn->beside = conn->reads_beside != NULL && conn->reads_beside(conn->keep_waiting_ctx) ? THR_BESIDE_READER
+                                                                                                : THR_BESIDE_NOBODY;
+    return conn->beside;
+}
+
 /* Validate against what was committed meanwhile; wait for a protected transaction that we would spoil. Returns with
  * commit_lock held if SQLITE_OK. */
 static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan, uint64_t patience_ns)
@@ -246,8 +256,11 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
     int rc;
 
     /* Outside the lock first: inside, there is then mostly nothing left to compare. */
-    if (checked != conn->snapshot && (rc = validate(conn)) != SQLITE_OK)
-        return rc;
+    if (checked != conn->snapshot) {
+        if ((rc = validate(conn)) != SQLITE_OK)
+            return rc;
+        (void)beside(conn);
+    }
     THR_POINT("validated");
     for (;;) {
         if (!thr_mutex_lock(&head->commit_lock, patience_ns))
@@ -257,7 +270,12 @@ static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan,
         if (rc != SQLITE_OK)
             break;
         checked = now;
-        if (now != conn->snapshot && conn->must_be_next) {
+        if (now != conn->snapshot && conn->beside == THR_BESIDE_UNKNOWN) {
+            thr_mutex_unlock(&head->commit_lock);
+            (void)beside(conn);
+            continue;
+        }
+        if (now != conn->snapshot && conn->beside == THR_BESIDE_READER) {
             rc = lost(conn, THR_CONFLICT_READ, 0);
             break;
         }
@@ -299,6 +317,9 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
 {
     bool next = seq == conn->first_snapshot + 1;
     int rc = SQLITE_OK;
+
+    THR_ASSERT(seq == conn->snapshot + 1 ||
+               conn->beside == THR_BESIDE_NOBODY); /* a statement would read on in another one */
 
     conn->snapshot = conn->first_snapshot = seq;
     atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);
@@ -359,6 +380,7 @@ int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
     if (!conn->writing || conn->committed || conn->prepared || conn->writes.count == 0)
         return SQLITE_OK;
     THR_POINT("commit");
+    conn->beside = THR_BESIDE_UNKNOWN;
     if ((rc = thr_plan_make(conn, plan)) != SQLITE_OK)
         return rc;
     if (plan->rollback)

@@ -118,7 +118,8 @@ struct thr_conn {
     struct thr_plan *plan;
     uint8_t *group; /* of a commit that spans databases (group.h); NULL otherwise */
     size_t group_bytes;
-    bool must_be_next;  /* another statement of the connection is reading: nobody may come in between */
+    /* Is another statement of the connection reading? Then no other commit may come in between. */
+    enum thr_beside { THR_BESIDE_UNKNOWN, THR_BESIDE_NOBODY, THR_BESIDE_READER } beside;
     enum thr_sync sync; /* PRAGMA synchronous */
     bool change_counter_written;
     bool keeps_lock;      /* locking_mode=EXCLUSIVE: alone, and from one transaction to the next */
@@ -155,7 +156,9 @@ struct thr_conn {
 
     /* Called while a wait goes on; returns whether to go on waiting (SQLite's busy handler). */
     bool (*keep_waiting)(void *ctx, int count);
-    void *keep_waiting_ctx;
+    /* Whether another statement of the connection is running than the one that commits. Called without a lock. */
+    bool (*reads_beside)(void *ctx);
+    void *keep_waiting_ctx; /* of both */
 };
 
 /* 0 for a database without a page. The first writer of a new database knows its page size before the others do. */

@@ -42,6 +42,15 @@ static bool keep_waiting(void *ctx, int count)
     return file->busy_handler != NULL && file->busy_handler(file->busy_arg) != 0;
 }
 
+static bool reads_beside(void *ctx)
+{
+    const struct thr_main_file *file = ctx;
+    struct thr_statement_info info;
+
+    thr_statement_info(file->db == NULL ? NULL : *file->db, NULL, &info);
+    return info.busy > 1;
+}
+
 int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *flags_out)
 {
     struct thr_db *db;
@@ -58,6 +67,7 @@ int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *
     file->conn->sync = thr_pragma_default_sync();
     file->name = name;
     file->conn->keep_waiting = keep_waiting;
+    file->conn->reads_beside = reads_beside;
     file->conn->keep_waiting_ctx = file;
     file->forks = thr_fork_count();
     if (flags_out != NULL)
@@ -333,14 +343,9 @@ static int commit(struct thr_main_file *file)
     }
     if ((rc = thr_checkpoint_mark(conn->db, conn->sync > THR_SYNC_OFF)) != SQLITE_OK)
         return rc;
-    conn->must_be_next = false;
     if (conn->keeps_lock) {
         statements_of(file, &info);
         conn->kind = info.kind == THR_KIND_REWRITE ? info.kind : THR_KIND_EXCLUSIVE;
-    }
-    if (atomic_load_explicit(&conn->db->shm.head->commit_seq, memory_order_relaxed) != conn->snapshot) {
-        statements_of(file, &info);
-        conn->must_be_next = info.busy > 1;
     }
     if (thr_plan_new_page_size(conn) != 0) {
         rc = commit_resized(file);
