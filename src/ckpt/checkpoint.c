@@ -519,9 +519,9 @@ int thr_checkpoint_resize(struct thr_db *db)
     atomic_store_explicit(&head->format, header.auto_vacuum ? 1 : 2, memory_order_relaxed);
     if (!header.auto_vacuum && (rc = thr_stock_list_read(&db->base, &header, &free_pages)) != SQLITE_OK)
         goto done;
-    if ((rc = thr_shm_reserve_pages(&db->shm, header.page_count)) != SQLITE_OK)
+    if ((rc = thr_shm_reserve_pages(&db->shm, header.page_count)) != SQLITE_OK ||
+        (rc = thr_space_reset(&db->shm, &free_pages, header.page_count)) != SQLITE_OK)
         goto done;
-    thr_space_reset(&db->shm, &free_pages, header.page_count);
     thr_space_base_free(&db->shm, &free_pages, header.page_count);
     atomic_store_explicit(&head->extent[seq % THR_EXTENTS], (uint64_t)header.page_count << 32 | free_pages.count,
                           memory_order_release);

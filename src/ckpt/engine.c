@@ -51,8 +51,7 @@ static int load(struct thr_db *db, bool *incomplete_out)
     if (rc == SQLITE_CORRUPT) { /* a page twice in the list */
         format = 1;
         free_pages.count = 0;
-        thr_space_reset(&db->shm, &free_pages, header.page_count);
-        rc = SQLITE_OK;
+        rc = thr_space_reset(&db->shm, &free_pages, header.page_count);
     }
     atomic_store(&head->format, format);
     atomic_store(&head->extent[THR_FIRST_SEQ % THR_EXTENTS], (uint64_t)header.page_count << 32 | free_pages.count);

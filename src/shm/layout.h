@@ -164,9 +164,10 @@ struct thr_head {
 /* What is known of 32,768 pages.
  *   field      writer                   guard
  *   newest     committer, checkpointer  compare-and-swap; newest frame, 0: the base file has it
- *   free       committer, extender      commit_lock (an extender: space_lock, for pages past the end); as of commit_seq
- *   taken      stripe owner, extender   space_lock, or commit_lock by the owner of the stripe; in somebody's stripe. Means
- *                                       nothing where `free` is off
+ *   free       committer, extender      commit_lock, for pages that are `taken`; or space_lock, for pages past the end; as
+ *                                       of commit_seq
+ *   taken      stripe owner, extender,  space_lock; in use, or held by a connection. Who moves a page from where to where:
+ *              committer                src/space/moves.h
  *   base_free  open, extender, rewrite, atomic; whether the page is free where it has no visible frame
  *              checkpointer */
 struct thr_chunk {

@@ -41,5 +41,10 @@ _Static_assert(sizeof(struct thr_mutex) == 64, "a cache line");
 bool thr_mutex_lock(struct thr_mutex *mutex, uint64_t timeout_ns);
 bool thr_mutex_try(struct thr_mutex *mutex);
 void thr_mutex_unlock(struct thr_mutex *mutex);
+/* By whichever thread: for asserts. */
+static inline bool thr_mutex_is_held(const struct thr_mutex *mutex)
+{
+    return atomic_load_explicit(&mutex->word, memory_order_relaxed) != 0;
+}
 
 #endif

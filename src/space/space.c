@@ -7,37 +7,13 @@
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
-
-static bool in_pool(const struct thr_shm *shm, uint32_t pgno)
-{
-    return thr_shm_bit(shm, THR_BITS_FREE, pgno) && !thr_shm_bit(shm, THR_BITS_TAKEN, pgno);
-}
-
-/* Whether all pages [from, to] are in the pool. space_lock, or as a hint. */
-static bool all_in_pool(const struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size)
-{
-    for (uint32_t pgno = from; pgno <= to; pgno++)
-        if (pgno != thr_lock_page(page_size) && !in_pool(shm, pgno))
-            return false;
-    return true;
-}
-
-/* Take pages [from, to] out of the pool, or give them back to it. space_lock. */
-static void pool_move(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, bool take)
-{
-    for (uint32_t pgno = from; pgno <= to; pgno++) {
-        if (pgno == thr_lock_page(page_size))
-            continue;
-        thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, take);
-        atomic_fetch_add_explicit(&shm->head->pool_pages, take ? UINT32_MAX : 1, memory_order_relaxed);
-    }
-}
+#include "moves.h"
 
 /* space_lock. */
 static void own_pages_to_pool(struct thr_shm *shm, const struct thr_stripe *stripe, uint32_t page_size)
 {
     for (uint32_t i = 0; i < stripe->pages.count; i++)
-        pool_move(shm, stripe->pages.at[i], stripe->pages.at[i], page_size, false);
+        thr_move_held_to_pool(shm, stripe->pages.at[i], stripe->pages.at[i], page_size);
 }
 
 void thr_stripe_free(struct thr_stripe *stripe)
@@ -45,12 +21,6 @@ void thr_stripe_free(struct thr_stripe *stripe)
     thr_os_free(stripe->pages.at);
     thr_chain_free(&stripe->chain);
     memset(stripe, 0, sizeof *stripe);
-}
-
-/* What the bitmaps say of the new pages is written before. space_lock. */
-static void end_set(struct thr_shm *shm, uint32_t end)
-{
-    atomic_store_explicit(&shm->head->reserved_end, end, memory_order_release); /* pairs with thr_space_end() */
 }
 
 bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe)
@@ -68,7 +38,7 @@ bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe
 }
 
 /* Move up to `want` pages from the pool to the stripe. space_lock. */
-static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want)
+static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want, uint32_t page_size)
 {
     struct thr_head *head = shm->head;
     uint32_t end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
@@ -87,9 +57,8 @@ static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32
         if (chunk != NULL) {
             uint32_t i = pgno % THR_CHUNK_PAGES / 64;
 
-            /* In this order: a page that a commit frees into its stripe is marked taken first. */
             word = atomic_load_explicit(&chunk->free[i], memory_order_acquire);
-            word &= ~atomic_load_explicit(&chunk->taken[i], memory_order_relaxed);
+            word &= ~atomic_load_explicit(&chunk->taken[i], memory_order_acquire);
             word = word >> (pgno % 64) << (pgno % 64);
         }
         if (word == 0) {
@@ -99,19 +68,14 @@ static int take_from_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32
             continue;
         }
         pgno = pgno / 64 * 64 + (uint32_t)__builtin_ctzll(word);
-        if (pgno > end || pgno < 2) {
-            pgno++;
-            left--;
-            continue;
-        }
+        THR_ASSERT(pgno >= 2 && pgno <= end);
         if ((rc = thr_pages_add(&stripe->pages, pgno)) == SQLITE_OK) {
-            thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, true);
+            thr_move_pool_to_held(shm, pgno, pgno, page_size);
             want--;
             pool--;
             pgno++;
         }
     }
-    atomic_store_explicit(&head->pool_pages, pool, memory_order_relaxed);
     atomic_store_explicit(&head->pool_cursor, pgno, memory_order_relaxed);
     return rc;
 }
@@ -122,16 +86,6 @@ static bool may_extend(const struct thr_shm *shm)
 {
     return atomic_load_explicit(&shm->head->protected_slot, memory_order_seq_cst) == 0 &&
            atomic_load_explicit(&shm->head->alone_slot, memory_order_seq_cst) == 0;
-}
-
-/* Give out the page after the end. space_lock. */
-static void give_out(struct thr_shm *shm, uint32_t pgno, uint32_t page_size)
-{
-    if (pgno == thr_lock_page(page_size))
-        return;
-    thr_shm_bit_set(shm, THR_BITS_BASE_FREE, pgno, true);
-    thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, true);
-    thr_shm_bit_set(shm, THR_BITS_FREE, pgno, true);
 }
 
 /* Give the stripe `want` pages past the end. space_lock. */
@@ -150,9 +104,9 @@ static int extend(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want,
             end--;
             break;
         }
-        give_out(shm, end, page_size);
+        thr_move_end_to_held(shm, end, end, page_size);
     }
-    end_set(shm, end);
+    thr_space_end_set(shm, end);
     return rc;
 }
 
@@ -183,9 +137,10 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
             want = pool / 2;
         else if (want < pool / 16) /* better more of these than that the file grows */
             want = pool / 16 < THR_STRIPE_RICH ? pool / 16 : THR_STRIPE_RICH;
-        rc = take_from_pool(shm, stripe, want);
+        rc = take_from_pool(shm, stripe, want, page_size);
         if (rc == SQLITE_OK && may_extend(shm) && stripe->pages.count < (stripe->want + 1) / 2)
             rc = extend(shm, stripe, stripe->want - stripe->pages.count, page_size);
+        THR_SLOW_ASSERT(thr_space_balances(shm));
         thr_mutex_unlock(&shm->head->space_lock);
         THR_POINT("refilled");
     }
@@ -202,9 +157,18 @@ void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         if (thr_stripe_check_epoch(shm, stripe))
             own_pages_to_pool(shm, stripe, page_size);
+        THR_SLOW_ASSERT(thr_space_balances(shm));
         thr_mutex_unlock(&shm->head->space_lock);
     }
     stripe->own = false;
+    stripe->pages.count = 0;
+    thr_chain_clear(&stripe->chain);
+}
+
+void thr_stripe_forget(struct thr_stripe *stripe)
+{
+    stripe->own = stripe->borrowed = false;
+    stripe->append_last = 0;
     stripe->pages.count = 0;
     thr_chain_clear(&stripe->chain);
 }
@@ -236,11 +200,11 @@ int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
     return stripe->own ? pages_of_chain(stripe) : SQLITE_OK;
 }
 
-int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe)
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
 {
     int rc = pages_of_chain(stripe);
 
-    stripe->own = stripe->borrowed = rc == SQLITE_OK && thr_space_claim_pool(shm, &stripe->pages);
+    stripe->own = stripe->borrowed = rc == SQLITE_OK && thr_space_claim_pool(shm, &stripe->pages, page_size);
     if (!stripe->own)
         stripe->pages.count = 0;
     return rc;
@@ -253,9 +217,10 @@ bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint
 
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = thr_space_end(shm);
-    all = end <= page_count || (end - page_count <= THR_SPARE_MAX && all_in_pool(shm, page_count + 1, end, page_size));
+    all = end <= page_count ||
+          (end - page_count <= THR_SPARE_MAX && thr_pages_in_pool(shm, page_count + 1, end, page_size));
     if (all && end > page_count) {
-        pool_move(shm, page_count + 1, end, page_size, true);
+        thr_move_pool_to_held(shm, page_count + 1, end, page_size);
         stripe->append_last = end;
     }
     thr_mutex_unlock(&shm->head->space_lock);
@@ -274,22 +239,21 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     if (stripe->pages.count >= want / 2) { /* most likely enough; if not it must be able to append */
         end = thr_space_end(shm);
         *short_out = end > page_count && page_count + 1 != thr_lock_page(page_size) &&
-                     (!in_pool(shm, page_count + 1) ||
+                     (!thr_page_in_pool(shm, page_count + 1) ||
                       end - page_count > atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed));
         return SQLITE_OK;
     }
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = thr_space_end(shm);
-    *short_out = !all_in_pool(shm, page_count + 1, end < last ? end : last, page_size);
+    *short_out = !thr_pages_in_pool(shm, page_count + 1, end < last ? end : last, page_size);
     if (last > end && atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed) > want + (end - page_count))
         last = end; /* there are others to take, when the pager's cache is dropped next */
     if (!*short_out && last > page_count && (end >= last || may_extend(shm)) &&
         (rc = thr_shm_reserve_pages(shm, last)) == SQLITE_OK) {
-        pool_move(shm, page_count + 1, end < last ? end : last, page_size, true);
-        for (uint32_t pgno = end + 1; pgno <= last; pgno++)
-            give_out(shm, pgno, page_size);
+        thr_move_pool_to_held(shm, page_count + 1, end < last ? end : last, page_size);
+        thr_move_end_to_held(shm, end + 1, last, page_size);
         if (last > end)
-            end_set(shm, last);
+            thr_space_end_set(shm, last);
         stripe->append_last = last;
     }
     thr_mutex_unlock(&shm->head->space_lock);
@@ -301,9 +265,10 @@ void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t 
     if (stripe->append_last > page_count || (stripe->borrowed && stripe->pages.count > 0)) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         if (stripe->epoch == atomic_load_explicit(&shm->head->space_epoch, memory_order_relaxed)) {
-            pool_move(shm, page_count + 1, stripe->append_last, page_size, false);
+            thr_move_held_to_pool(shm, page_count + 1, stripe->append_last, page_size);
             if (stripe->borrowed)
                 own_pages_to_pool(shm, stripe, page_size);
+            THR_SLOW_ASSERT(thr_space_balances(shm));
         }
         thr_mutex_unlock(&shm->head->space_lock);
     }
@@ -322,34 +287,28 @@ int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = atomic_load_explicit(&shm->head->reserved_end, memory_order_relaxed);
     given = end < to ? end : to;
-    *end_out = all_in_pool(shm, from, given, page_size) ? end : THR_END_TAKEN;
+    *end_out = thr_pages_in_pool(shm, from, given, page_size) ? end : THR_END_TAKEN;
     if ((rc = thr_shm_reserve_pages(shm, to)) == SQLITE_OK && *end_out != THR_END_TAKEN) {
-        pool_move(shm, from, given, page_size, true);
+        thr_move_pool_to_held(shm, from, given, page_size);
+        thr_move_end_to_use(shm, from > end ? from : end + 1, to);
         if (to > end)
-            end_set(shm, to);
+            thr_space_end_set(shm, to);
     }
     thr_mutex_unlock(&shm->head->space_lock);
     return rc;
 }
 
-/* Pages past the end become free ones in the pool. space_lock. */
-static void give_to_pool(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size)
-{
-    for (uint32_t pgno = from; pgno <= to; pgno++) {
-        if (pgno == thr_lock_page(page_size))
-            continue;
-        thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, false);
-        thr_shm_bit_set(shm, THR_BITS_BASE_FREE, pgno, true);
-        thr_shm_bit_set(shm, THR_BITS_FREE, pgno, true);
-        atomic_fetch_add_explicit(&shm->head->pool_pages, 1, memory_order_relaxed);
-    }
-}
-
 void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, uint32_t end)
 {
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    pool_move(shm, from, end < to ? end : to, page_size, false);
-    give_to_pool(shm, end < from ? from : end + 1, to, page_size);
+    if (from == 1) { /* a new database: it is not there after all */
+        thr_space_end_set(shm, 0);
+        thr_move_use_to_end(shm, from, to);
+    } else {
+        thr_move_held_to_pool(shm, from, end < to ? end : to, page_size);
+        thr_move_use_to_pool(shm, end + 1, to, page_size);
+    }
+    THR_SLOW_ASSERT(thr_space_balances(shm));
     thr_mutex_unlock(&shm->head->space_lock);
 }
 
@@ -366,37 +325,34 @@ int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page
     if (spare && page_size != 0 && atomic_load_explicit(&head->pool_pages, memory_order_relaxed) < more / 2 &&
         atomic_load_explicit(&head->slot_high, memory_order_relaxed) > 1 && end + more < THR_PAGE_MAX &&
         (rc = thr_shm_reserve_pages(shm, end + more)) == SQLITE_OK) {
-        give_to_pool(shm, end + 1, end + more, page_size);
+        thr_move_end_to_pool(shm, end + 1, end + more, page_size);
         end += more;
-        end_set(shm, end);
+        thr_space_end_set(shm, end);
     }
     *page_count_out = end > page_count ? end : page_count;
     thr_mutex_unlock(&head->space_lock);
     return rc;
 }
 
-bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages)
+bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint32_t page_size)
 {
     bool all = true;
 
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     for (uint32_t i = 0; i < pages->count && all; i++)
-        all = in_pool(shm, pages->at[i]);
-    if (all) {
-        for (uint32_t i = 0; i < pages->count; i++)
-            thr_shm_bit_set(shm, THR_BITS_TAKEN, pages->at[i], true);
-        atomic_fetch_sub_explicit(&shm->head->pool_pages, pages->count, memory_order_relaxed);
-    }
+        all = thr_page_in_pool(shm, pages->at[i]);
+    for (uint32_t i = 0; i < pages->count && all; i++)
+        thr_move_pool_to_held(shm, pages->at[i], pages->at[i], page_size);
     thr_mutex_unlock(&shm->head->space_lock);
     return all;
 }
 
-void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages)
+void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint32_t page_size)
 {
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     for (uint32_t i = 0; i < pages->count; i++)
-        thr_shm_bit_set(shm, THR_BITS_TAKEN, pages->at[i], false);
-    atomic_fetch_add_explicit(&shm->head->pool_pages, pages->count, memory_order_relaxed);
+        thr_move_held_to_pool(shm, pages->at[i], pages->at[i], page_size);
+    THR_SLOW_ASSERT(thr_space_balances(shm));
     thr_mutex_unlock(&shm->head->space_lock);
 }
 
@@ -449,52 +405,81 @@ int thr_space_all_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_
     return rc;
 }
 
+void thr_space_publish(struct thr_shm *shm, const struct thr_space_change *change, uint32_t page_size)
+{
+    uint32_t lock_page = thr_lock_page(page_size);
+
+    THR_ASSERT(thr_mutex_is_held(&shm->head->commit_lock));
+    if (change->cut_off_from != 0) {
+        thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+        uint32_t end = thr_space_end(shm);
+
+        thr_space_end_set(shm, change->cut_off_from - 1);
+        thr_move_use_to_end(shm, change->cut_off_from, end);
+        THR_SLOW_ASSERT(thr_space_balances(shm));
+        thr_mutex_unlock(&shm->head->space_lock);
+    }
+    for (uint32_t pgno = change->append_from; pgno <= change->append_to; pgno++) {
+        if (pgno == lock_page)
+            continue;
+        if (thr_shm_bit(shm, THR_BITS_FREE, pgno)) /* else it was never given out before this commit claimed it */
+            thr_move_held_to_use(shm, pgno);
+        THR_ASSERT(thr_shm_bit(shm, THR_BITS_TAKEN, pgno));
+    }
+    for (uint32_t i = 0; i < change->taken->count; i++)
+        thr_move_held_to_use(shm, change->taken->at[i]);
+    for (uint32_t i = 0; i < change->freed->count; i++)
+        thr_move_use_to_held(shm, change->freed->at[i]);
+    THR_POINT("freed-in-pool");
+    if (!change->keep_freed && change->freed->count > 0)
+        thr_space_unclaim_pool(shm, change->freed, page_size);
+}
+
+/* The pages that are free, after thr_space_fill(). Nobody else looks. */
+static int fill_pool(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
+{
+    uint32_t page_size = atomic_load_explicit(&shm->head->page_size, memory_order_relaxed);
+
+    for (uint32_t i = 0; i < free_pages->count; i++) {
+        uint32_t pgno = free_pages->at[i];
+
+        if (pgno < 2 || pgno > page_count || pgno == thr_lock_page(page_size) ||
+            !thr_shm_bit_set(shm, THR_BITS_FREE, pgno, true))
+            return SQLITE_CORRUPT;
+        thr_shm_bit_set(shm, THR_BITS_TAKEN, pgno, false);
+        atomic_fetch_add_explicit(&shm->head->pool_pages, 1, memory_order_relaxed);
+    }
+    return SQLITE_OK;
+}
+
 int thr_space_load(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
 {
     int rc;
 
     if ((rc = thr_shm_reserve_pages(shm, page_count)) != SQLITE_OK)
         return rc;
-    for (uint32_t i = 0; i < free_pages->count; i++) {
-        if (free_pages->at[i] < 2 || free_pages->at[i] > page_count ||
-            !thr_shm_bit_set(shm, THR_BITS_FREE, free_pages->at[i], true))
-            return SQLITE_CORRUPT;
+    thr_space_fill(shm, page_count);
+    if ((rc = fill_pool(shm, free_pages, page_count)) != SQLITE_OK)
+        return rc;
+    for (uint32_t i = 0; i < free_pages->count; i++)
         thr_shm_bit_set(shm, THR_BITS_BASE_FREE, free_pages->at[i], true);
-    }
-    atomic_store_explicit(&shm->head->pool_pages, free_pages->count, memory_order_relaxed);
-    end_set(shm, page_count);
+    THR_SLOW_ASSERT(thr_space_balances(shm));
     return SQLITE_OK;
 }
 
-void thr_space_set_end(struct thr_shm *shm, uint32_t page_count)
-{
-    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    end_set(shm, page_count);
-    thr_mutex_unlock(&shm->head->space_lock);
-}
-
-void thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
+int thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)
 {
     struct thr_head *head = shm->head;
-    uint32_t end;
+    int rc;
 
     thr_mutex_lock(&head->space_lock, UINT64_MAX);
-    end = atomic_load_explicit(&head->reserved_end, memory_order_relaxed);
-    for (uint32_t pgno = 0; pgno <= end; pgno += 64) {
-        struct thr_chunk *chunk = thr_shm_chunk(shm, pgno);
-
-        if (chunk == NULL)
-            continue;
-        atomic_store_explicit(&chunk->free[pgno % THR_CHUNK_PAGES / 64], 0, memory_order_release);
-        atomic_store_explicit(&chunk->taken[pgno % THR_CHUNK_PAGES / 64], 0, memory_order_release);
-    }
-    for (uint32_t i = 0; i < free_pages->count; i++)
-        thr_shm_bit_set(shm, THR_BITS_FREE, free_pages->at[i], true);
-    atomic_store_explicit(&head->pool_pages, free_pages->count, memory_order_relaxed);
-    end_set(shm, page_count);
+    thr_space_fill(shm, page_count);
+    rc = fill_pool(shm, free_pages, page_count);
     atomic_store_explicit(&head->pool_cursor, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&head->space_epoch, 1, memory_order_seq_cst);
+    THR_SLOW_ASSERT(thr_space_balances(shm));
     thr_mutex_unlock(&head->space_lock);
+    return rc;
 }
 
 void thr_space_base_free(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count)

@@ -1,8 +1,8 @@
 /* Free pages: which there are, who may take them, and where the file grows.
  *
- * The truth as of the last commit is the bitmap `free` (struct thr_chunk). A page in somebody's stripe is `taken` as
- * well; the pool is what is free and not taken. Pages past the committed end that were given out to stripes
- * (reserved_end) count as free already.
+ * The truth as of the last commit is the bitmap `free` (struct thr_chunk). The pool is what is not `taken`: neither in
+ * use nor held by a connection; moves.h says who changes what under which lock. Pages past the committed end that were
+ * given out to stripes (reserved_end) count as free already.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef THR_SPACE_H
@@ -49,7 +49,7 @@ static inline uint32_t thr_stripe_end(const struct thr_stripe *stripe, uint32_t 
 }
 /* The common list, as the chain has it, becomes its own, if all its pages are in the pool: see stripe->own. SQLITE_OK,
  * SQLITE_NOMEM. */
-int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe);
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size);
 /* If the stripe is short of pages: some to append. *short_out says that others have those. SQLITE_OK, SQLITE_NOMEM,
  * SQLITE_FULL. */
 int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,
@@ -58,6 +58,8 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
 bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
 /* The write transaction is over: what was only borrowed goes to the pool. */
 void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
+/* Its pages may be in use by a commit that nobody will see, and nobody will ever write again: they are nobody's. */
+void thr_stripe_forget(struct thr_stripe *stripe);
 /* Give all pages back to the pool. */
 void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size);
 /* Forget pages of an older epoch; returns whether the stripe is still valid. */
@@ -81,9 +83,19 @@ void thr_space_unclaim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint
 int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page_size, bool spare,
                          uint32_t *page_count_out);
 /* Take pages that are not from a stripe. Returns whether all were in the pool; if not, none is taken. */
-bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages);
+bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint32_t page_size);
+/* Give them back. */
+void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint32_t page_size);
 
-void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages);
+/* What a commit does to free pages. It has claimed those that it uses, or holds them. */
+struct thr_space_change {
+    uint32_t append_from, append_to;       /* now in use; none if from > to */
+    const struct thr_pages *taken, *freed; /* were free; are free */
+    bool keep_freed;                       /* the stripe has them; else they go to the pool */
+    uint32_t cut_off_from;                 /* the file ends before this page (auto_vacuum; alone, no stripes); 0: no */
+};
+/* commit_lock. */
+void thr_space_publish(struct thr_shm *shm, const struct thr_space_change *change, uint32_t page_size);
 
 /* Whether the page is free in snapshot `seq`, which must be announced. */
 bool thr_space_is_free(const struct thr_heap *heap, uint32_t pgno, uint64_t seq);
@@ -94,12 +106,11 @@ int thr_space_all_free(const struct thr_heap *heap, uint64_t seq, uint32_t page_
                        struct thr_pages *to);
 
 /* Load the bitmaps from a list of free pages; nobody else uses the index. SQLITE_OK, SQLITE_FULL, SQLITE_CORRUPT if a
- * page is twice in the list or out of range. */
+ * page is twice in the list or out of range: then thr_space_reset() must follow. */
 int thr_space_load(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
-/* The file got shorter; the caller is alone and there are no stripes (auto_vacuum). */
-void thr_space_set_end(struct thr_shm *shm, uint32_t page_count);
-/* Everything has moved: these pages are free now, all others up to page_count are not. Voids all stripes. */
-void thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
+/* Everything has moved: these pages are free now, all others up to page_count are not. Voids all stripes. SQLITE_OK,
+ * SQLITE_CORRUPT as above: then only some of them are free. commit_lock, or alone. */
+int thr_space_reset(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
 /* The file itself holds these free pages now, and no others; no frame is in use. */
 void thr_space_base_free(struct thr_shm *shm, const struct thr_pages *free_pages, uint32_t page_count);
 /* All pages up to `page_count` that are free now, ascending but for `first` (0: none), which leads. commit_lock, or alone. */

@@ -204,7 +204,7 @@ static int borrow_space(struct thr_conn *conn, bool *short_out)
         stripe->own = stripe->borrowed = true;
     } else if (!stripe->own) {
         if ((rc = thr_page_build_list(conn)) == SQLITE_OK)
-            rc = thr_stripe_borrow(&db->shm, stripe);
+            rc = thr_stripe_borrow(&db->shm, stripe, page_size_of(conn));
         *short_out = !stripe->own;
     }
     if (rc == SQLITE_OK && stripe->own && !conn->holds_turn) /* else the end is ours anyway */

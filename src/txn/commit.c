@@ -107,26 +107,23 @@ static void publish(struct thr_conn *conn, uint64_t seq)
 static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
 {
     struct thr_shm *shm = &conn->db->shm;
-    bool own = conn->stripe.own;
+    const struct thr_space_change change = {
+        .append_from = conn->page_count + 1,
+        .append_to = plan->page_count,
+        .taken = &conn->taken,
+        .freed = &conn->freed,
+        .keep_freed = conn->stripe.own,
+        .cut_off_from = plan->page_count < conn->page_count ? plan->page_count + 1 : 0,
+    };
+    int rc;
 
-    if (plan->rewrite) {
-        atomic_store_explicit(&conn->db->shm.head->rewrite_seq, conn->prepared_seq, memory_order_release);
-        thr_space_reset(shm, &conn->freed, plan->page_count);
+    if (!plan->rewrite) {
+        thr_space_publish(shm, &change, conn->db->heap.page_size);
         return;
     }
-    if (plan->page_count < conn->page_count)
-        thr_space_set_end(shm, plan->page_count);
-    for (uint32_t pgno = conn->page_count + 1; pgno <= plan->page_count; pgno++)
-        thr_shm_bit_set(shm, THR_BITS_FREE, pgno, false);
-    for (uint32_t i = 0; i < conn->taken.count; i++)
-        thr_shm_bit_set(shm, THR_BITS_FREE, conn->taken.at[i], false);
-    for (uint32_t i = 0; i < conn->freed.count; i++) {
-        if (own)
-            thr_shm_bit_set(shm, THR_BITS_TAKEN, conn->freed.at[i], true); /* first, see take_from_pool() */
-        thr_shm_bit_set(shm, THR_BITS_FREE, conn->freed.at[i], true);
-    }
-    if (!own && conn->freed.count > 0)
-        thr_space_unclaim_pool(shm, &conn->freed);
+    atomic_store_explicit(&conn->db->shm.head->rewrite_seq, conn->prepared_seq, memory_order_release);
+    rc = thr_space_reset(shm, &conn->freed, plan->page_count);
+    THR_ASSERT(rc == SQLITE_OK); /* the plan has checked the list */
 }
 
 /* Take what the plan needs of the common space. commit_lock. */
@@ -145,7 +142,7 @@ static int claim_space(struct thr_conn *conn, const struct thr_plan *plan)
         if (conn->claimed_end == THR_END_TAKEN)
             return lost(conn, THR_CONFLICT_SPACE, 0);
     }
-    if (!conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken)) {
+    if (!conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken, page_size)) {
         if (plan->page_count > end)
             thr_space_unclaim_end(shm, end + 1, plan->page_count, page_size, conn->claimed_end);
         return lost(conn, THR_CONFLICT_SPACE, 0);
@@ -163,7 +160,7 @@ static void unclaim_space(struct thr_conn *conn, const struct thr_plan *plan)
     if (plan->page_count > end)
         thr_space_unclaim_end(shm, end + 1, plan->page_count, conn->db->heap.page_size, conn->claimed_end);
     if (!conn->stripe.own && conn->taken.count > 0)
-        thr_space_unclaim_pool(shm, &conn->taken);
+        thr_space_unclaim_pool(shm, &conn->taken, conn->db->heap.page_size);
 }
 
 /* How many pages of (from, to] can hold anything. */
@@ -429,6 +426,8 @@ int thr_commit_finish(struct thr_conn *conn)
         rc = SQLITE_IOERR_FSYNC;
     if (rc == SQLITE_OK)
         settle(conn, conn->plan, seq);
+    else
+        thr_stripe_forget(&conn->stripe);
     atomic_store_explicit(&conn->slot->committed, 0, memory_order_seq_cst);
     thr_txn_discard(conn); /* what was not worth publishing must not be read again */
     return rc;

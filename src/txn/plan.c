@@ -76,13 +76,23 @@ static int add_version(struct thr_conn *conn, uint32_t pgno)
     return SQLITE_OK;
 }
 
+/* In a file that is not whole a b-tree may use a page that is free, and give it up: it would be free twice. */
+static bool frees_twice(const struct thr_conn *conn, uint32_t pgno)
+{
+    return pgno == thr_lock_page(conn->db->heap.page_size) ||
+           (pgno <= conn->page_count && thr_space_is_free(&conn->db->heap, pgno, conn->snapshot));
+}
+
 /* Freed pages: the version says since when the page is free. */
-static int add_freed(struct thr_conn *conn)
+static int add_freed(struct thr_conn *conn, const struct thr_plan *plan)
 {
     int rc = SQLITE_OK;
 
     for (uint32_t i = 0; i < conn->freed.count && rc == SQLITE_OK; i++)
-        rc = add_version(conn, conn->freed.at[i]);
+        rc = !plan->rewrite && frees_twice(conn, conn->freed.at[i]) ? SQLITE_CORRUPT
+                                                                    : add_version(conn, conn->freed.at[i]);
+    if (rc == SQLITE_CORRUPT)
+        thr_log(rc, "throng: a transaction on %s frees a page that is free; it is rolled back", conn->db->path);
     return rc;
 }
 
@@ -286,7 +296,7 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
     if (plan->page_count == 0 || plan->page_count > THR_PAGE_MAX)
         return SQLITE_CORRUPT;
     if ((plan->format != 0 ? plan->format : format) == 2) {
-        if ((rc = plan_list(conn, plan)) != SQLITE_OK || (rc = add_freed(conn)) != SQLITE_OK)
+        if ((rc = plan_list(conn, plan)) != SQLITE_OK || (rc = add_freed(conn, plan)) != SQLITE_OK)
             return rc;
     }
     if (conn->is_alone && !plan->resize && (rc = add_cut_off(conn, plan)) != SQLITE_OK)

@@ -1,0 +1,165 @@
+/* Between two steps of one connection's commit another one does its work: at that very point, by name. Neither takes a
+ * page from the other, and no statement goes on in another snapshot than the one it began in.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "fault.h"
+#include "support.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+enum { TAKERS = 8, ROWS = 300, PATIENCE_MS = 60000 };
+
+static char path[PATH_SIZE];
+
+/* --- free pages (I6) --- */
+
+static sqlite3 *taker[TAKERS];
+static _Atomic int refilled;
+
+static void note_refill(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    atomic_fetch_add(&refilled, 1);
+}
+
+static void take_thread(void *arg)
+{
+    db_exec(arg, "INSERT INTO mine(b) VALUES(randomblob(100))");
+}
+
+/* They take free pages for themselves, and then wait for the commit that is under way. */
+static void take_pages(void *ctx, const char *name)
+{
+    uint64_t began_ms = now_ms();
+
+    (void)ctx;
+    (void)name;
+    for (int i = 0; i < TAKERS; i++)
+        thread_start(take_thread, taker[i]);
+    while (atomic_load(&refilled) < TAKERS && now_ms() - began_ms < PATIENCE_MS)
+        sleep_ms(1);
+    CHECK_EQUAL(atomic_load(&refilled), TAKERS);
+}
+
+/* Whoever frees pages without a stripe gives them to the pool: once, and not before they are counted there. */
+static void check_freed_pages(const char *point)
+{
+    sqlite3 *db, *rival, *freer;
+
+    fault_reset();
+    atomic_store(&refilled, 0);
+    db = db_stock(path_new(path, "freed"));
+    /* Free pages before those that are going to be freed, and after: takers go on from the former to the latter. */
+    db_exec(db, "PRAGMA page_size=1024; CREATE TABLE mine(id INTEGER PRIMARY KEY, b); CREATE TABLE below(b);"
+                "CREATE TABLE big(b); CREATE TABLE above(b)");
+    db_exec(db,
+            "INSERT INTO below VALUES(zeroblob(40000)); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n "
+            "WHERE i<%d) INSERT INTO big SELECT randomblob(3000) FROM n; INSERT INTO above VALUES(zeroblob(200000));"
+            "DROP TABLE below; DROP TABLE above",
+            ROWS);
+    db_close(db);
+    rival = db_open(path);
+    freer = db_open(path);
+    for (int i = 0; i < TAKERS; i++) {
+        taker[i] = db_open(path);
+        (void)db_int(taker[i], "SELECT count(*) FROM mine");
+    }
+    db = db_open(path);
+    for (int i = 0; i < 3; i++) { /* both write, so both have stripes: the freer cannot have the whole list */
+        db_exec(rival, "INSERT INTO mine(b) VALUES(randomblob(3000))");
+        db_exec(db, "INSERT INTO mine(b) VALUES(randomblob(3000))");
+    }
+    fault_call_at("refilled", FAULT_FOREVER, note_refill, NULL);
+    db_exec(freer, "BEGIN");
+    CHECK_EQUAL(db_int(freer, "SELECT count(*) FROM big"), ROWS);
+    db_exec(freer, "DELETE FROM big");
+    fault_call_at(point, 1, take_pages, NULL);
+    db_exec(freer, "COMMIT");
+    threads_join();
+    fault_reset();
+    for (int i = 0; i < TAKERS; i++) {
+        db_exec(taker[i], "INSERT INTO mine(b) VALUES(randomblob(9000))");
+        db_close(taker[i]);
+    }
+    db_close(rival);
+    db_close(freer);
+    db_check_text(db, "PRAGMA integrity_check", "ok");
+    /* No connection has a stripe now, so each free page is in the pool, and was counted there once. */
+    CHECK_EQUAL(db_int(db, "PRAGMA freelist_count"), db_stat(db, "free_pool_pages"));
+    db_close(db);
+    oracle_check(path);
+}
+
+static void freed_pages_come_to_the_pool_once(void **state)
+{
+    static const char *const POINTS[] = {"commit", "logged", "freed-in-pool", "linked", "published"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof POINTS / sizeof POINTS[0]; i++)
+        check_freed_pages(POINTS[i]);
+}
+
+/* --- a statement that reads on beside its connection's own commit --- */
+
+static void insert_much(void *ctx, const char *name)
+{
+    (void)name;
+    db_exec(ctx, "INSERT INTO big VALUES(1000000, randomblob(300000))");
+}
+
+/* The commit of a connection moves its snapshot. If another one has committed meanwhile, it must not while a statement
+ * reads: also when that happens as late as can be. */
+static void check_reader(const char *point, const char *update)
+{
+    sqlite3 *db, *other;
+    sqlite3_stmt *stmt;
+    int rows = 0, rc;
+
+    fault_reset();
+    db = db_open(path_new(path, "reader"));
+    db_exec(db, "PRAGMA page_size=512; CREATE TABLE big(id INTEGER PRIMARY KEY, b); CREATE TABLE one(n); INSERT INTO "
+                "one VALUES(0);"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<5000) INSERT INTO big "
+                "SELECT i, randomblob(200) FROM n");
+    other = db_open(path);
+    db_exec(other, "UPDATE one SET n=1");
+    db_exec(db, "UPDATE one SET n=2");
+    stmt = db_prepare(db, "SELECT id FROM big ORDER BY id");
+    for (; rows < 10; rows++)
+        CHECK_EQUAL(sqlite3_step(stmt), SQLITE_ROW);
+    fault_call_at(point, 1, insert_much, other);
+    CHECK_EQUAL(db_try(db, update), SQLITE_BUSY_SNAPSHOT);
+    CHECK_EQUAL(fault_point_passages(point) > 0, true);
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW)
+        rows++;
+    CHECK_EQUAL(rc, SQLITE_DONE);
+    CHECK_EQUAL(rows, 5000);
+    stmt_end(stmt);
+    (void)db_try(db, "ROLLBACK");
+    CHECK_EQUAL(db_int(db, "SELECT count(*) FROM big"), 5001);
+    CHECK_OK(db_try(db, "UPDATE one SET n=3"), db); /* alone, it works */
+    db_close(other);
+    db_close(db);
+    oracle_check(path);
+}
+
+static void a_statement_reads_on_in_its_snapshot(void **state)
+{
+    (void)state;
+    check_reader("commit", "UPDATE one SET n=n+1");
+    check_reader("validated", "UPDATE one SET n=n+1");
+    check_reader("commit", "BEGIN; UPDATE one SET n=n+1; COMMIT");
+    check_reader("validated", "BEGIN; UPDATE one SET n=n+1; COMMIT");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(freed_pages_come_to_the_pool_once),
+        cmocka_unit_test(a_statement_reads_on_in_its_snapshot),
+    };
+
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
