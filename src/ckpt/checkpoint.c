@@ -110,18 +110,67 @@ static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t h
     return thr_base_write(&db->base, thr_heap_page(&db->heap, frame), page_size, (int64_t)(pgno - 1) * page_size);
 }
 
-/* The last page that the file has or had as of any of the latest commits. The cycle must come past all pages of its
- * snapshot, and until that was chosen the file could grow. */
-static uint32_t last_page(const struct thr_head *head)
+static uint32_t pages_as_of(const struct thr_head *head, uint64_t seq)
 {
-    uint32_t last = 0;
+    return (uint32_t)(atomic_load_explicit(&head->extent[seq % THR_EXTENTS], memory_order_relaxed) >> 32);
+}
 
-    for (uint32_t i = 0; i < THR_EXTENTS; i++) {
-        uint32_t pages = (uint32_t)(atomic_load_explicit(&head->extent[i], memory_order_relaxed) >> 32);
+/* How far the cycle looks. It must come past all pages of its snapshot, and does past those that a commit since the last
+ * cycle has cut off, for trim(). The page counts of the latest commits are known one by one, and of all of them since the
+ * horizon the highest is. */
+static void find_bounds(struct thr_db *db)
+{
+    struct thr_head *head = db->shm.head;
+    uint64_t newest, seq = db->checkpoint_target;
+    uint32_t end;
 
-        last = pages > last ? pages : last;
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    newest = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
+    end = db->pages_high;
+    for (uint32_t i = 0; i < THR_EXTENTS; i++)
+        end = pages_as_of(head, i) > end ? pages_as_of(head, i) : end;
+    db->checkpoint_end = end;
+    db->checkpoint_pages = 0;
+    db->pages_next = end;
+    if (newest - seq < THR_EXTENTS) {
+        db->checkpoint_pages = db->pages_next = pages_as_of(head, seq);
+        for (; seq <= newest; seq++)
+            db->pages_next = pages_as_of(head, seq) > db->pages_next ? pages_as_of(head, seq) : db->pages_next;
     }
-    return last;
+    thr_mutex_unlock(&head->commit_lock);
+    THR_ASSERT(db->checkpoint_pages <= db->checkpoint_end);
+}
+
+/* Cut off what the file has past the end of the database, if nobody can look at it any more: no snapshot from before the
+ * horizon is in use, and no connection points into the file. What came past that end since the horizon is in the heap.
+ * Between cycles only: one that is under way relies on what it has written. checkpoint_lock. */
+static int shrink(struct thr_db *db)
+{
+    struct thr_head *head = db->shm.head;
+    uint32_t pages = db->file_pages;
+    uint64_t seq;
+    int rc = SQLITE_OK;
+
+    THR_ASSERT(db->checkpoint_page == 0);
+    if (pages == 0)
+        return SQLITE_OK;
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    seq = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
+    if (pages_as_of(head, seq) > pages) /* it would only grow again */
+        pages = pages_as_of(head, seq);
+    thr_mutex_unlock(&head->commit_lock);
+    if (atomic_load_explicit(&db->base.bytes, memory_order_relaxed) <= (int64_t)pages * db->heap.page_size ||
+        thr_oldest_snapshot(&db->shm, false, UINT64_MAX) < atomic_load_explicit(&head->horizon, memory_order_relaxed))
+        return SQLITE_OK;
+    atomic_store_explicit(&head->passing_seq, UINT64_MAX, memory_order_seq_cst); /* pairs with hold_base() */
+    if (thr_oldest_snapshot(&db->shm, true, UINT64_MAX) == UINT64_MAX) {
+        THR_POINT("shrink");
+        rc = thr_base_truncate(&db->base, (int64_t)pages * db->heap.page_size);
+    }
+    atomic_store_explicit(&head->passing_seq, 0, memory_order_seq_cst);
+    if (rc != SQLITE_OK)
+        thr_log(rc, "throng: %s cannot be cut off after its last page; the next checkpoint tries again", db->path);
+    return rc;
 }
 
 static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
@@ -130,7 +179,7 @@ static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
     thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
     db->checkpoint_passing = pass || live / PASS_FACTOR >= db->checkpoint_bytes;
     db->checkpoint_target = pin(db);
-    db->checkpoint_end = last_page(db->shm.head);
+    find_bounds(db);
     db->checkpoint_page = db->checkpoint_flushed = 1;
     /* Log before base (I4): what is written must be durable in the log. Then the whole cycle writes one snapshot. */
     db->checkpoint_durable = thr_db_is_safe(db);
@@ -160,7 +209,13 @@ static int cycle_end(struct thr_db *db)
         return rc; /* the log is kept, and the next cycle tries again */
     THR_POINT("horizon");
     atomic_store_explicit(&head->horizon, db->checkpoint_target, memory_order_release);
+    db->file_pages = db->checkpoint_pages;
+    thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    db->pages_high = db->pages_next;
+    thr_mutex_unlock(&head->commit_lock);
     thr_log_retire(&db->log, db->checkpoint_target);
+    unpin(db);
+    (void)shrink(db); /* if it fails, the file is longer than need be, and nothing else */
     atomic_store_explicit(&db->live_after, atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed),
                           memory_order_relaxed);
     if (thr_heap_is_large(&db->heap)) {
@@ -341,7 +396,13 @@ int thr_checkpoint_run(struct thr_db *db, bool pass)
         thr_mutex_unlock(&head->checkpoint_lock);
     }
     if (rc == SQLITE_OK && atomic_load_explicit(&head->horizon, memory_order_acquire) < wanted)
-        rc = SQLITE_BUSY;
+        return SQLITE_BUSY;
+    /* The last cycle may have had readers in its way. */
+    if (rc == SQLITE_OK && thr_mutex_lock(&head->checkpoint_lock, RUN_PATIENCE_NS)) {
+        if (db->checkpoint_page == 0)
+            rc = shrink(db);
+        thr_mutex_unlock(&head->checkpoint_lock);
+    }
     return rc;
 }
 
@@ -512,6 +573,8 @@ int thr_checkpoint_resize(struct thr_db *db)
     if ((rc = thr_db_start_heap(db, header.page_size)) != SQLITE_OK)
         goto done;
     db->checkpoint_page = 0;
+    db->file_pages = 0;
+    db->pages_high = db->pages_next = header.page_count;
     atomic_store_explicit(&db->trim_page, 0, memory_order_relaxed);
     unpin(db);
     atomic_store_explicit(&head->page_size, header.page_size, memory_order_relaxed);

@@ -457,7 +457,7 @@ void thr_log_retire(struct thr_log *log, uint64_t horizon)
 
 int thr_log_restart(struct thr_log *log, bool sync)
 {
-    struct thr_segment *segment, *next, *fresh = NULL;
+    struct thr_segment *fresh = NULL;
     uint64_t seq = atomic_load_explicit(&log->shm->head->commit_seq, memory_order_relaxed);
     uint64_t extent = atomic_load_explicit(&log->shm->head->extent[seq % THR_EXTENTS], memory_order_relaxed);
     uint32_t runs = free_runs(log->shm, (uint32_t)(extent >> 32), NULL);
@@ -468,16 +468,14 @@ int thr_log_restart(struct thr_log *log, bool sync)
         bytes *= 2;
     if ((rc = segment_make(log, log->current->number + 1, bytes, &fresh)) != SQLITE_OK)
         return rc;
+    /* The checkpointer's thread may look at the current segment, and sync or write back old ones. */
+    thr_mutex_lock(&log->shm->head->commit_lock, UINT64_MAX);
     current_is_full(log, seq);
     segment_begin(log, fresh, seq + 1, runs);
+    thr_mutex_unlock(&log->shm->head->commit_lock);
     if ((sync && ((rc = thr_os_sync(fresh->fd)) != SQLITE_OK || (rc = thr_log_sync_names(log)) != SQLITE_OK)) ||
         (rc = thr_horizon_write(log->directory, log->mode, fresh->number, sync)) != SQLITE_OK)
         return rc;
-    for (segment = log->full; segment != NULL; segment = next) { /* oldest first */
-        next = segment->next;
-        segment_delete(log, segment);
-    }
-    log->full = log->full_last = NULL;
-    atomic_store_explicit(&log->live_bytes, 0, memory_order_relaxed);
+    thr_log_retire(log, seq);
     return SQLITE_OK;
 }

@@ -226,6 +226,10 @@ static void publish_all(struct thr_conn *conn, const struct thr_plan *plan, uint
     publish(conn, seq);
     publish_space(conn, plan);
     atomic_store_explicit(&head->extent[seq % THR_EXTENTS], conn->new_extent, memory_order_release);
+    if ((uint32_t)(conn->new_extent >> 32) > db->pages_high)
+        db->pages_high = (uint32_t)(conn->new_extent >> 32);
+    if ((uint32_t)(conn->new_extent >> 32) > db->pages_next)
+        db->pages_next = (uint32_t)(conn->new_extent >> 32);
     THR_POINT("linked");
     atomic_store_explicit(&head->commit_seq, seq, memory_order_seq_cst);
     if (conn->sync >= THR_SYNC_FULL)

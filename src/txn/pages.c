@@ -30,14 +30,15 @@ static int note_read(struct thr_conn *conn, uint32_t pgno)
 }
 
 /* A page of the database file: by its mapping if the user asked for one (then an I/O error is a signal, as with stock
- * SQLite), else by a read. */
+ * SQLite), else by a read. Past what the snapshot has, a checkpoint may cut off the file at this moment. */
 static int read_base(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
 {
     uint32_t page_size = thr_conn_page_size(conn);
     int64_t offset = (int64_t)(pgno - 1) * page_size;
     const uint8_t *from;
 
-    if (offset + page_size > conn->map_limit || (from = thr_base_fetch(&conn->db->base, page_size, offset)) == NULL)
+    if (pgno > conn->committed_count || offset + page_size > conn->map_limit ||
+        (from = thr_base_fetch(&conn->db->base, page_size, offset)) == NULL)
         return thr_base_read(&conn->db->base, to, page_size, offset);
     memcpy(to, from, page_size);
     return SQLITE_OK;

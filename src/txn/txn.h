@@ -32,6 +32,8 @@ enum thr_safety {
  *   heap_short     any connection                  atomic
  *   checkpoint_*,  checkpointer                    checkpoint_lock; the atomic ones are read without
  *   trim_*, live_after
+ *   pages_high,    committer, checkpointer         commit_lock
+ *   pages_next
  *   checkpointer_asleep  it, and who wakes it      atomic */
 struct thr_db {
     struct thr_shm shm;
@@ -48,7 +50,10 @@ struct thr_db {
     _Atomic uint32_t heap_short; /* the heap was full: forget what can be forgotten, at once */
     uint32_t checkpoint_page;    /* next page to look at; 0: no cycle is under way */
     uint32_t checkpoint_end;
-    uint32_t checkpoint_flushed; /* up to here the kernel was told to write */
+    uint32_t checkpoint_pages;       /* of the database as of the target; 0: not known any more */
+    uint32_t file_pages;             /* of the database as of the horizon; 0: not known */
+    uint32_t pages_high, pages_next; /* no commit past the horizon, or the target, had more pages */
+    uint32_t checkpoint_flushed;     /* up to here the kernel was told to write */
     uint64_t checkpoint_target;
     uint64_t checkpoint_bytes;           /* of log that start a cycle; fixed at open */
     bool checkpoint_durable;             /* the cycle writes what is durable, as of its target, and syncs */

@@ -134,6 +134,120 @@ class Checkpoint(Case):
         self.at_rest()
 
 
+class Size(Case):
+    """A checkpoint makes the file as short as the database, as soon as nobody can look at what is cut off."""
+
+    def pages(self):
+        return os.path.getsize(self.path) // 4096
+
+    def create(self, auto_vacuum=0, **options):
+        one = self.open(**options)
+        one.execute("PRAGMA page_size=4096")
+        one.execute(f"PRAGMA auto_vacuum={auto_vacuum}")
+        one.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+        self.fill(one, 1000)
+        return one
+
+    def fill(self, one, count):
+        one.execute("INSERT INTO t(b) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                    "SELECT randomblob(2000) FROM n", (count,))
+
+    def shrink(self, one):
+        one.execute("DELETE FROM t WHERE a % 50 <> 0")
+        one.execute("VACUUM")
+
+    def test_after_vacuum(self):
+        one = self.create()
+        one.execute("PRAGMA wal_checkpoint")
+        self.assertGreater(self.pages(), 500)
+        for mode in ("PASSIVE", "FULL", "RESTART", "TRUNCATE"):
+            with self.subTest(mode=mode):
+                self.shrink(one)
+                one.execute(f"PRAGMA wal_checkpoint({mode})")
+                self.assertLess(self.pages(), 100)
+                self.assertEqual(self.pages(), value(one, "PRAGMA page_count"))
+                self.fill(one, 1000)
+                one.execute("PRAGMA wal_checkpoint")
+                self.assertGreater(self.pages(), 500)
+        before = dump(one)
+        self.assertEqual(self.final(), before)
+
+    def test_auto_vacuum(self):
+        one = self.create(auto_vacuum=1)
+        one.execute("PRAGMA wal_checkpoint")
+        one.execute("DELETE FROM t WHERE a % 50 <> 0")
+        one.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.assertLess(self.pages(), 100)
+        self.assertEqual(self.pages(), value(one, "PRAGMA page_count"))
+        self.at_rest()
+
+    def test_without_being_asked(self):
+        one = self.create(checkpoint_bytes=100000)
+        self.shrink(one)
+        deadline = time.monotonic() + 60
+        while self.pages() > 100:
+            self.assertLess(time.monotonic(), deadline)
+            one.execute("UPDATE t SET b = randomblob(2000)")
+        self.at_rest()
+
+    def test_a_reader_goes_on(self):
+        for mmap in (0, 100000000):
+            with self.subTest(mmap=mmap):
+                one, two = self.create(), self.open()
+                one.execute("PRAGMA wal_checkpoint")
+                two.execute(f"PRAGMA mmap_size={mmap}")
+                two.execute("PRAGMA cache_size=5")
+                two.execute("BEGIN")
+                before = dump(two)
+                self.shrink(one)
+                one.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # past the reader, whose pages stay in the file
+                self.assertGreater(self.pages(), 500)
+                self.assertEqual(dump(two), before)
+                two.execute("COMMIT")
+                cursor = two.execute("SELECT a, b FROM t")      # sees the short one, and points into the file
+                cursor.fetchone()
+                one.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor.fetchall()
+                one.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self.assertEqual(self.pages(), value(one, "PRAGMA page_count"))
+                self.at_rest()
+                os.unlink(self.path)
+
+    def test_killed_after_it(self):
+        self.create().close()
+        self.child_ok("""
+            one = throng(sys.argv[1])
+            one.execute("UPDATE t SET b = zeroblob(1900)")
+            one.execute("DELETE FROM t WHERE a % 50 <> 0")
+            one.execute("VACUUM")
+            one.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert os.path.getsize(sys.argv[1]) < 400000
+            one.execute("INSERT INTO t(b) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) "
+                        "SELECT zeroblob(2000) FROM n")
+            one.execute("UPDATE t SET b = zeroblob(1800) WHERE a % 3 = 0")
+            os._exit(0)
+        """, self.path)
+        one = self.open()
+        self.assertEqual(rows(one, "SELECT count(*), min(length(b)), max(length(b)) FROM t"), [(320, 1800, 2000)])
+        self.at_rest()
+
+    def test_many_commits_after_it(self):
+        """A checkpoint for an old snapshot writes all pages of that, though every commit that is known is shorter."""
+        one, two = self.create(), self.open()
+        two.execute("BEGIN")
+        before, pages = dump(two), value(one, "PRAGMA page_count")
+        self.shrink(one)
+        for n in range(1100):
+            one.execute("UPDATE t SET b = ? WHERE a = 50", (n,))
+        one.execute("PRAGMA wal_checkpoint")
+        self.assertGreaterEqual(self.pages(), pages)
+        self.assertEqual(dump(two), before)
+        two.execute("COMMIT")
+        one.execute("PRAGMA wal_checkpoint")
+        self.assertEqual(self.pages(), value(one, "PRAGMA page_count"))
+        self.at_rest()
+
+
 class Mark(Case):
     """A process died, and then the directory was lost."""
 

@@ -348,6 +348,7 @@ struct work {
     int off;     /* so many commits at OFF before the first one at another level, each time that it is opened */
     int rise_to; /* the level of that one */
     uint64_t stream;
+    bool auto_vacuum; /* the file shrinks, too */
 };
 
 /* A commit at `level`, or a rollback. Returns whether it was a commit. */
@@ -396,7 +397,7 @@ static void run(const struct work *work)
         db_exec(other, "PRAGMA cache_size=20");
         promised = promised && work->off == 0; /* a file that is opened is as safe as the last close has left it */
         if (life == 0) {
-            db_exec(db, "PRAGMA page_size=%d", work->page_size);
+            db_exec(db, "PRAGMA page_size=%d; PRAGMA auto_vacuum=%d", work->page_size, work->auto_vacuum);
             db_exec(db, "BEGIN; CREATE TABLE kv(k INTEGER PRIMARY KEY, v UNIQUE); CREATE TABLE counter(n);"
                         "INSERT INTO counter VALUES(0); COMMIT");
             hashes[0] = content_hash(db);
@@ -423,22 +424,22 @@ static void run(const struct work *work)
 static void full_keeps_what_it_acknowledged(void **state)
 {
     (void)state;
-    run(&(struct work){1024, 100000, "FULL", scaled(150), 0, 2, 1});
-    run(&(struct work){4096, 400000, "FULL", scaled(150), 0, 2, 2});
+    run(&(struct work){1024, 100000, "FULL", scaled(150), 0, 2, 1, false});
+    run(&(struct work){4096, 400000, "FULL", scaled(150), 0, 2, 2, false});
 }
 
 static void normal_is_never_torn(void **state)
 {
     (void)state;
-    run(&(struct work){1024, 100000, "NORMAL", scaled(600), 0, 2, 3});
-    run(&(struct work){512, 60000, "NORMAL", scaled(600), 0, 1, 4});
+    run(&(struct work){1024, 100000, "NORMAL", scaled(600), 0, 2, 3, false});
+    run(&(struct work){512, 60000, "NORMAL", scaled(600), 0, 1, 4, true});
 }
 
 static void levels_mix(void **state)
 {
     (void)state;
-    run(&(struct work){1024, 100000, NULL, scaled(300), 0, 2, 5});
-    run(&(struct work){4096, 1 << 20, NULL, scaled(300), 0, 1, 6});
+    run(&(struct work){1024, 100000, NULL, scaled(300), 0, 2, 5, false});
+    run(&(struct work){4096, 1 << 20, NULL, scaled(300), 0, 1, 6, true});
 }
 
 /* Checkpoints ran and segments were used again while all were at OFF, before the first commit at another level. */
@@ -446,8 +447,8 @@ static void a_rise_from_off_makes_all_safe(void **state)
 {
     (void)state;
     for (int rise_to = 1; rise_to <= 2; rise_to++) {
-        run(&(struct work){1024, 100000, LEVELS[rise_to], 6, scaled(300), rise_to, 7});
-        run(&(struct work){4096, 300000, NULL, 6, scaled(300), rise_to, 8});
+        run(&(struct work){1024, 100000, LEVELS[rise_to], 6, scaled(300), rise_to, 7, false});
+        run(&(struct work){4096, 300000, NULL, 6, scaled(300), rise_to, 8, false});
     }
 }
 
