@@ -80,15 +80,27 @@ static int start_in_directory(struct thr_db *db, bool *incomplete_out)
     return rc;
 }
 
+/* Nobody may do more with the directory than with the database: read rights become those to read and enter, the right to
+ * write stays what it is. */
+static int make_directory(const struct thr_db *db)
+{
+    struct thr_stat file;
+    uint32_t mode;
+    int rc;
+
+    if ((rc = thr_os_fstat(db->base.fd, &file)) != SQLITE_OK)
+        return rc;
+    mode = (file.mode & 0666) | (file.mode & 0444) >> 2;
+    return thr_os_mkdir(db->directory, mode, &file);
+}
+
 int thr_engine_start(struct thr_db *db, bool *incomplete_out)
 {
     int rc;
 
     *incomplete_out = false;
     if (db->base.writable) {
-        uint32_t mode = 0700 | (db->file_mode & 0040 ? 0070 : 0) | (db->file_mode & 0004 ? 0007 : 0);
-
-        rc = thr_os_mkdir(db->directory, mode);
+        rc = make_directory(db);
         if (rc == SQLITE_READONLY) {
             thr_log(SQLITE_READONLY, "throng: %s is opened read-only: its directory cannot be written", db->path);
             db->base.writable = false;

@@ -43,7 +43,7 @@ static bool ours(const char *name)
            strncmp(name, "scratch-", 8) == 0;
 }
 
-/* A directory, a pipe or a link that leads nowhere is not ours, whatever its name: it must not be opened. */
+/* A directory, a pipe or a link is not ours, whatever its name: it must not be opened. */
 static int is_file(const char *directory, const char *name, bool *out)
 {
     char *path = thr_os_join(directory, name);
@@ -52,7 +52,7 @@ static int is_file(const char *directory, const char *name, bool *out)
 
     if (path == NULL)
         return SQLITE_NOMEM;
-    rc = thr_os_stat(path, &stat);
+    rc = thr_os_lstat(path, &stat);
     thr_os_free(path);
     *out = rc == SQLITE_OK && stat.is_regular;
     return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
@@ -148,7 +148,7 @@ static int piece_open(const char *directory, uint64_t number, struct piece *piec
     memset(piece, 0, sizeof *piece);
     if (path == NULL)
         return SQLITE_NOMEM;
-    rc = thr_os_open(path, THR_OPEN_READ, 0, &fd, NULL);
+    rc = thr_os_open(path, THR_OPEN_INSIDE, 0, &fd, NULL);
     thr_os_free(path);
     if (rc != SQLITE_OK)
         return rc;
@@ -325,7 +325,7 @@ static void pass_on_to(const char *directory, const uint8_t *id)
                 (group = thr_record_group(piece.at + at, &bytes)) == NULL || memcmp(group, id, 16) != 0)
                 continue;
             if ((path = thr_log_path(directory, list.numbers[i])) != NULL &&
-                thr_os_open(path, THR_OPEN_WRITE, 0, &fd, NULL) == SQLITE_OK) {
+                thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_INSIDE, 0, &fd, NULL) == SQLITE_OK) {
                 thr_os_write(fd, &one, sizeof one, (int64_t)(at + offsetof(struct thr_record_head, decided)));
                 thr_os_sync(fd);
                 thr_os_close(fd);

@@ -41,7 +41,8 @@ int thr_heap_create(struct thr_heap *heap, struct thr_shm *shm, const char *path
     if (heap->limit_bytes != 0 && frames > heap->limit_bytes / page_size)
         frames = heap->limit_bytes / page_size;
     heap->frame_limit = frames > INT32_MAX ? INT32_MAX : (uint32_t)frames;
-    if ((rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE, mode, &heap->fd, NULL)) != SQLITE_OK)
+    if ((rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_INSIDE, mode, &heap->fd, NULL)) !=
+        SQLITE_OK)
         return rc;
     if ((rc = thr_os_truncate(heap->fd, 0)) != SQLITE_OK)
         goto err_close;

@@ -50,7 +50,7 @@ int thr_horizon_read(const char *directory, bool *found_out, uint64_t *number_ou
     rc = thr_os_stat(path, &stat);
     if (rc == SQLITE_OK && !stat.is_regular)
         rc = SQLITE_CANTOPEN; /* to read a pipe could take forever */
-    if (rc == SQLITE_OK && (rc = thr_os_open(path, THR_OPEN_READ, 0, &fd, NULL)) == SQLITE_OK) {
+    if (rc == SQLITE_OK && (rc = thr_os_open(path, THR_OPEN_INSIDE, 0, &fd, NULL)) == SQLITE_OK) {
         rc = read_places(fd, &place);
         thr_os_close(fd);
         *found_out = true;
@@ -70,7 +70,7 @@ int thr_horizon_write(const char *directory, uint32_t mode, uint64_t number, boo
 
     if (path == NULL)
         return SQLITE_NOMEM;
-    rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE, mode, &fd, NULL);
+    rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_INSIDE, mode, &fd, NULL);
     thr_os_free(path);
     if (rc != SQLITE_OK)
         return rc;

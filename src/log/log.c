@@ -95,7 +95,8 @@ static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, stru
     segment->bytes = bytes;
     if ((path = thr_log_path(log->directory, number)) == NULL)
         goto err;
-    rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL, log->mode, &segment->fd, NULL);
+    rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL | THR_OPEN_INSIDE, log->mode, &segment->fd,
+                     NULL);
     if (rc != SQLITE_OK)
         goto err;
     if ((rc = thr_os_allocate(segment->fd, 0, (int64_t)bytes)) != SQLITE_OK)

@@ -48,8 +48,9 @@ static int move_to_file(struct thr_record *record, size_t capacity)
     void *at = NULL;
     int fd = record->scratch_fd, rc;
 
-    if (fd < 0 && (rc = thr_os_open(record->scratch_path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL, 0600, &fd,
-                                    NULL)) != SQLITE_OK)
+    if (fd < 0 &&
+        (rc = thr_os_open(record->scratch_path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL | THR_OPEN_INSIDE,
+                          0600, &fd, NULL)) != SQLITE_OK)
         return rc;
     if (record->scratch_fd < 0)
         thr_os_unlink(record->scratch_path);

@@ -50,12 +50,17 @@ void thr_os_free(void *p);                     /* NULL is allowed */
 #define THR_OPEN_WRITE 1  /* read and write */
 #define THR_OPEN_CREATE 2 /* create if missing: with exactly `mode` if that is not 0, else 0644 less umask */
 #define THR_OPEN_EXCL 4   /* with THR_OPEN_CREATE: fail with EEXIST if it is there */
+/* A file of a database's directory. No link is followed, neither as the directory nor as the file. A new file gets the
+ * directory's owner and group, and no more of `mode` than the directory has. One that is there must be a regular file with
+ * one name only, and belong to the directory's owner, to us or to root: else EPERM. */
+#define THR_OPEN_INSIDE 8
 
 struct thr_stat {
     uint64_t dev, ino;
     int64_t bytes;
     uint32_t mode, uid, gid;
-    bool is_dir, is_regular;
+    uint32_t links; /* names that it has */
+    bool is_dir, is_regular, is_link;
 };
 
 /* Codes: SQLITE_OK, SQLITE_CANTOPEN, SQLITE_NOMEM; the errno, or 0, in *err_out if not NULL. O_CLOEXEC always. A
@@ -66,6 +71,10 @@ void thr_os_close(int fd);
 /* Follows links. SQLITE_OK, SQLITE_NOTFOUND if there is none, SQLITE_NOMEM, SQLITE_IOERR_FSTAT: then *out is zeros. */
 int thr_os_stat(const char *path, struct thr_stat *out);
 int thr_os_fstat(int fd, struct thr_stat *out);
+int thr_os_lstat(const char *path, struct thr_stat *out); /* looks at a link itself */
+/* May this process believe what the owner `uid` wrote about a thing of `owner`'s? It may if that is the same user, the one
+ * it runs as, or root. */
+bool thr_os_may_trust(uint32_t uid, uint32_t owner);
 /* Reads exactly `bytes` unless the file ends: *got_out bytes arrived. SQLITE_OK, SQLITE_IOERR_READ. */
 int thr_os_read(int fd, void *to, size_t bytes, int64_t offset, size_t *got_out);
 /* Writes everything. SQLITE_OK, SQLITE_FULL (ENOSPC, EDQUOT, EFBIG), SQLITE_IOERR_WRITE. */
@@ -103,10 +112,13 @@ void thr_os_map_hide(void *at, size_t bytes);
 void thr_os_map_zeros(void *at, size_t bytes);
 int thr_os_map_anonymous(size_t bytes, void **at_out); /* zeroed, private, reserved lazily; codes as thr_os_map */
 
-int thr_os_unlink(const char *path); /* SQLITE_OK also if there is none; SQLITE_IOERR_DELETE */
-/* With exactly `mode`, whatever the umask (and the parent's set-group-id bit). SQLITE_OK, SQLITE_CONSTRAINT if the name
- * exists, SQLITE_READONLY (EACCES, EROFS, EPERM), SQLITE_FULL, SQLITE_CANTOPEN. */
-int thr_os_mkdir(const char *path, uint32_t mode);
+int thr_os_unlink(
+    const char *path); /* not in a directory that is a link. OK also if there is none; SQLITE_IOERR_DELETE */
+/* With exactly `mode`, whatever the umask (and the parent's set-group-id bit), and with the owner and the group of `like`
+ * if that is not NULL. Where it cannot have that group, the group and the others get what both may have of `mode`; where it
+ * cannot have that owner, it keeps the right to write. SQLITE_OK, SQLITE_CONSTRAINT if the name exists, SQLITE_READONLY
+ * (EACCES, EROFS, EPERM), SQLITE_FULL, SQLITE_CANTOPEN. */
+int thr_os_mkdir(const char *path, uint32_t mode, const struct thr_stat *like);
 int thr_os_rmdir(const char *path);                  /* SQLITE_OK also if there is none; SQLITE_IOERR_DELETE */
 int thr_os_rename(const char *from, const char *to); /* SQLITE_OK, SQLITE_IOERR */
 /* Calls `fn` for each name in the directory but . and .. ; stops when it returns non-zero and returns that. Else

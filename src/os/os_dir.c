@@ -38,25 +38,90 @@ int thr_os_sync_dir(int fd)
     return thr_os_fail(err, SQLITE_IOERR_DIR_FSYNC);
 }
 
+int thr_os_open_parent(const char *path, const char **name_out)
+{
+    const char *slash = strrchr(path, '/');
+    char parent[PATH_MAX] = ".";
+
+    *name_out = slash == NULL ? path : slash + 1;
+    if (slash == path)
+        slash++;
+    if (slash != NULL && (size_t)(slash - path) >= sizeof parent) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    if (slash != NULL) {
+        memcpy(parent, path, (size_t)(slash - path));
+        parent[slash - path] = '\0';
+    }
+    return thr_os_open_high(parent, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
 int thr_os_unlink(const char *path)
 {
-    int err = thr_os_fault_path(THR_OS_UNLINK, path);
+    int err = thr_os_fault_path(THR_OS_UNLINK, path), directory = -1;
+    const char *name;
 
-    THR_OS_TRY(err, unlink(path));
+    if (err == 0 && (directory = thr_os_open_parent(path, &name)) < 0)
+        err = errno;
+    THR_OS_TRY(err, unlinkat(directory, name, 0));
+    thr_os_close(directory);
     return err == 0 || err == ENOENT ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_DELETE);
 }
 
-int thr_os_mkdir(const char *path, uint32_t mode)
+bool thr_os_may_trust(uint32_t uid, uint32_t owner)
 {
-    int err = thr_os_fault_path(THR_OS_MKDIR, path);
+    return uid == owner || uid == 0 || uid == (uint32_t)geteuid();
+}
+
+void thr_os_give(int fd, uint32_t mode, uint32_t uid, uint32_t gid)
+{
+    uint32_t both = mode >> 3 & mode & 07;
     struct stat st;
 
-    THR_OS_TRY(err, mkdir(path, (mode_t)mode));
+    if (fstat(fd, &st) != 0)
+        return;
+    if ((st.st_uid != uid || st.st_gid != gid) && fchown(fd, uid, gid) != 0 && st.st_gid != gid)
+        (void)fchown(fd, (uid_t)-1, gid); /* a member of the group may give it that */
+    if (fstat(fd, &st) != 0)
+        return;
+    if (st.st_gid != gid)
+        mode = (mode & ~077u) | both << 3 | both;
+    if (st.st_uid != uid)
+        mode |= S_ISDIR(st.st_mode) ? 0700 : 0600;
+    if (S_ISDIR(st.st_mode))
+        mode |= st.st_mode & S_ISGID; /* from the parent */
+    (void)fchmod(fd, (mode_t)mode);   /* a file system without modes may refuse: then it needs none */
+}
+
+/* It was made a moment ago; if it is a link now, or the directory of a stranger, that was put in its place. */
+static int open_made(const char *path, uint32_t owner, struct stat *st, int *fd_out)
+{
+    int err = 0;
+
+    if ((*fd_out = thr_os_open_high(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)) < 0)
+        return errno;
+    THR_OS_TRY(err, fstat(*fd_out, st));
+    return err != 0 || thr_os_may_trust(st->st_uid, owner) ? err : ELOOP;
+}
+
+int thr_os_mkdir(const char *path, uint32_t mode, const struct thr_stat *like)
+{
+    int err = thr_os_fault_path(THR_OS_MKDIR, path), fd = -1;
+    struct stat st;
+    bool made;
+
+    THR_OS_TRY(err, mkdir(path, 0700));
+    made = err == 0;
+    if (err == 0)
+        err = open_made(path, like != NULL ? like->uid : geteuid(), &st, &fd);
+    if (err == 0)
+        thr_os_give(fd, mode, like != NULL ? like->uid : st.st_uid, like != NULL ? like->gid : st.st_gid);
+    else if (made && err != ELOOP && err != ENOTDIR)
+        (void)rmdir(path);
+    thr_os_close(fd);
     switch (err) {
     case 0:
-        /* The umask took bits away: put them back. A set-group-id bit came from the parent: it stays. */
-        if (stat(path, &st) == 0)
-            (void)chmod(path, (mode_t)(mode & 07777) | (st.st_mode & S_ISGID));
         return SQLITE_OK;
     case EEXIST:
         return thr_os_fail(err, SQLITE_CONSTRAINT);
@@ -101,7 +166,7 @@ int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), v
 
     if (err != 0)
         return open_failure(err);
-    if ((fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY, 0)) < 0)
+    if ((fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)) < 0)
         return open_failure(errno);
     if ((dir = fdopendir(fd)) == NULL) {
         rc = open_failure(errno);

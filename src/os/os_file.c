@@ -43,9 +43,14 @@ static int lift_descriptor(int low)
 
 int thr_os_open_high(const char *path, int posix_flags, uint32_t mode)
 {
+    return thr_os_open_high_at(AT_FDCWD, path, posix_flags, mode);
+}
+
+int thr_os_open_high_at(int directory, const char *path, int posix_flags, uint32_t mode)
+{
     int fd = -1, err = 0;
 
-    THR_OS_TRY(err, fd = open(path, posix_flags | O_CLOEXEC, (mode_t)mode));
+    THR_OS_TRY(err, fd = openat(directory, path, posix_flags | O_CLOEXEC, (mode_t)mode));
     if (err != 0) {
         errno = err;
         return -1;
@@ -78,6 +83,46 @@ static int open_or_create(const char *path, int posix_flags, uint32_t mode, bool
     return fd;
 }
 
+/* Without waiting for a pipe; O_NONBLOCK means nothing for what is left then. */
+static int open_trusted(int directory, const char *name, int posix_flags, const struct stat *parent)
+{
+    int fd = thr_os_open_high_at(directory, name, posix_flags | O_NOFOLLOW | O_NONBLOCK, 0), err = 0;
+    struct stat st;
+
+    if (fd < 0)
+        return -1;
+    THR_OS_TRY(err, fstat(fd, &st));
+    if (err == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && thr_os_may_trust(st.st_uid, parent->st_uid))
+        return fd;
+    thr_os_close(fd);
+    errno = err != 0 ? err : EPERM;
+    return -1;
+}
+
+/* THR_OPEN_INSIDE. All by way of a descriptor of the directory, so that its name may change meanwhile. -1 with errno. */
+static int open_inside(const char *path, int posix_flags, int flags, uint32_t mode)
+{
+    const char *name;
+    int directory = thr_os_open_parent(path, &name), fd = -1, err = 0;
+    struct stat parent;
+
+    if (directory < 0)
+        return -1;
+    THR_OS_TRY(err, fstat(directory, &parent));
+    if (err == 0 && (flags & THR_OPEN_CREATE) != 0) {
+        fd = thr_os_open_high_at(directory, name, posix_flags | O_CREAT | O_EXCL | O_NOFOLLOW, mode & 0600);
+        if (fd >= 0)
+            thr_os_give(fd, mode & parent.st_mode & 0666, parent.st_uid, parent.st_gid);
+        else if (errno != EEXIST || (flags & THR_OPEN_EXCL) != 0)
+            err = errno;
+    }
+    if (err == 0 && fd < 0 && (fd = open_trusted(directory, name, posix_flags, &parent)) < 0)
+        err = errno;
+    thr_os_close(directory);
+    errno = err;
+    return fd;
+}
+
 int thr_os_open(const char *path, int flags, uint32_t mode, int *fd_out, int *err_out)
 {
     int posix_flags = flags & THR_OPEN_WRITE ? O_RDWR : O_RDONLY;
@@ -88,7 +133,9 @@ int thr_os_open(const char *path, int flags, uint32_t mode, int *fd_out, int *er
 
     *fd_out = -1;
     if (err == 0) {
-        if ((flags & THR_OPEN_CREATE) == 0) {
+        if ((flags & THR_OPEN_INSIDE) != 0) {
+            fd = open_inside(path, posix_flags, flags, mode);
+        } else if ((flags & THR_OPEN_CREATE) == 0) {
             fd = thr_os_open_high(path, posix_flags, 0);
         } else if (flags & THR_OPEN_EXCL) {
             created = true;
@@ -129,8 +176,10 @@ static int stat_result(int err, const struct stat *st, struct thr_stat *out)
     out->mode = (uint32_t)(st->st_mode & 07777);
     out->uid = (uint32_t)st->st_uid;
     out->gid = (uint32_t)st->st_gid;
+    out->links = (uint32_t)st->st_nlink;
     out->is_dir = S_ISDIR(st->st_mode);
     out->is_regular = S_ISREG(st->st_mode);
+    out->is_link = S_ISLNK(st->st_mode);
     return SQLITE_OK;
 }
 
@@ -140,6 +189,15 @@ int thr_os_stat(const char *path, struct thr_stat *out)
     struct stat st;
 
     THR_OS_TRY(err, stat(path, &st));
+    return stat_result(err, &st, out);
+}
+
+int thr_os_lstat(const char *path, struct thr_stat *out)
+{
+    int err = thr_os_fault_path(THR_OS_STAT, path);
+    struct stat st;
+
+    THR_OS_TRY(err, lstat(path, &st));
     return stat_result(err, &st, out);
 }
 

@@ -47,5 +47,11 @@ int thr_os_fail_full(int err, int code); /* the same, but SQLITE_FULL if err say
 
 /* open(2) with O_CLOEXEC; retries after signals and never gives a descriptor below 3. -1 with errno on failure. */
 int thr_os_open_high(const char *path, int posix_flags, uint32_t mode);
+/* The same, `path` as in openat(2). */
+int thr_os_open_high_at(int directory, const char *path, int posix_flags, uint32_t mode);
+/* The directory that `path` is in, which must not be a link itself; *name_out is the rest of the path. -1 with errno. */
+int thr_os_open_parent(const char *path, const char **name_out);
+/* Give a new file or directory its rights; see thr_os_mkdir(). What it was created with must be less. */
+void thr_os_give(int fd, uint32_t mode, uint32_t uid, uint32_t gid);
 
 #endif

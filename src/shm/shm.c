@@ -27,8 +27,8 @@ int thr_shm_create(struct thr_shm *shm, const char *path, uint32_t mode)
         if ((rc = thr_os_map_anonymous(shm->map_bytes, &at)) != SQLITE_OK)
             return rc;
     } else {
-        if ((rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL, mode, &shm->fd, NULL)) !=
-            SQLITE_OK)
+        if ((rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL | THR_OPEN_INSIDE, mode, &shm->fd,
+                              NULL)) != SQLITE_OK)
             return rc;
         if ((rc = reserve(shm, 0, THR_DIRECTORY_OFFSET + 4096)) != SQLITE_OK)
             goto err_close;

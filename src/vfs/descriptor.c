@@ -139,8 +139,7 @@ void thr_descriptor_log(const char *path, int code, enum thr_trouble trouble)
         thr_log_orphan(path);
         break;
     case THR_TROUBLE_BESIDE:
-        thr_log(code, "throng: whether there is %s-journal cannot be told (%s): %s stays closed", path,
-                thr_os_error_text(thr_os_last_errno(), text, sizeof text), path);
+        thr_log_unseen(path, "-journal", code);
         break;
     case THR_TROUBLE_DIRECTORY:
         thr_log(code, "throng: cannot open %s: it is a directory", path);

@@ -30,10 +30,21 @@ static int recover_stock(const struct thr_db *db, bool wal)
 int thr_stat_beside(const char *path, const char *suffix, struct thr_stat *stat)
 {
     char *name = sqlite3_mprintf("%s%s", path, suffix);
-    int rc = name == NULL ? SQLITE_NOMEM : thr_os_stat(name, stat);
+    int rc = name == NULL ? SQLITE_NOMEM : thr_os_lstat(name, stat);
 
     sqlite3_free(name);
     return rc;
+}
+
+void thr_log_unseen(const char *path, const char *suffix, int code)
+{
+    char text[128];
+
+    thr_log(
+        code,
+        "throng: it cannot be told whether a file with %s added to its name (%s) stands beside %s, which stays closed",
+        suffix, code == SQLITE_NOMEM ? "out of memory" : thr_os_error_text(thr_os_last_errno(), text, sizeof text),
+        path);
 }
 
 void thr_log_orphan(const char *path)
@@ -102,12 +113,16 @@ int thr_leftovers_recover(struct thr_db *db)
     bool stock;
     int rc, journal_rc;
 
-    if ((rc = thr_stat_beside(db->path, "-wal", &wal)) != SQLITE_OK && rc != SQLITE_NOTFOUND)
+    if ((rc = thr_stat_beside(db->path, "-wal", &wal)) != SQLITE_OK && rc != SQLITE_NOTFOUND) {
+        thr_log_unseen(db->path, "-wal", rc);
         return rc;
+    }
     stock = rc == SQLITE_OK;
     journal_rc = thr_stat_beside(db->path, "-journal", &journal);
-    if (journal_rc != SQLITE_OK && journal_rc != SQLITE_NOTFOUND)
+    if (journal_rc != SQLITE_OK && journal_rc != SQLITE_NOTFOUND) {
+        thr_log_unseen(db->path, "-journal", journal_rc);
         return journal_rc;
+    }
     if (journal_rc == SQLITE_OK && !journal.is_dir) {
         if ((rc = check_stock_journal(db, &journal)) != SQLITE_OK)
             return rc;
@@ -127,8 +142,10 @@ int thr_leftovers_recover(struct thr_db *db)
         return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
     if (!journal.is_dir)
         return log_in_the_way(db); /* stock SQLite has seen it, and has no use for it */
+    if ((rc = thr_trust_directory(db, &journal)) != SQLITE_OK)
+        return rc;
     rc = thr_recover_inspect(db->directory, name, sizeof name);
-    if (rc == SQLITE_CANTOPEN)
+    if (rc == SQLITE_CANTOPEN && name[0] != '\0')
         thr_log(rc, "throng: the directory %s holds %s, which is not ours: it is left alone, and %s stays closed",
                 db->directory, name, db->path);
     else if (rc == SQLITE_CORRUPT)

@@ -108,7 +108,7 @@ static void log_busy(const struct thr_open_db *open_db, uint32_t holder)
     size_t got = 0;
     int fd;
 
-    if (path != NULL && thr_os_open(path, THR_OPEN_READ, 0, &fd, NULL) == SQLITE_OK) {
+    if (path != NULL && thr_os_open(path, THR_OPEN_INSIDE, 0, &fd, NULL) == SQLITE_OK) {
         thr_os_read(fd, &pid, sizeof pid, offsetof(struct thr_head, owner_pid), &got);
         thr_os_close(fd);
     }

@@ -30,16 +30,25 @@ void thr_descriptors_after_fork(void);
 
 /* --- leftovers.c: what stands beside the file from earlier uses --- */
 
-/* SQLITE_OK, SQLITE_NOTFOUND, or the error: what cannot be looked at must not be taken for absent. */
+/* SQLITE_OK (with what it says of the thing itself, if that is a link), SQLITE_NOTFOUND, or the error: what cannot be looked
+ * at must not be taken for absent. */
 int thr_stat_beside(const char *path, const char *suffix, struct thr_stat *stat);
 /* Recover it. SQLite's lock bytes are held; they are let go and taken again where stock SQLite has to run. SQLITE_OK, or
  * the error, which is in the log. */
 int thr_leftovers_recover(struct thr_db *db);
+/* It cannot be told whether that is there. */
+void thr_log_unseen(const char *path, const char *suffix, int code);
 /* A directory whose database is gone: what is in it makes sense with that file only. */
 void thr_log_orphan(const char *path);
 /* The file was in use when its process died, and what was committed since is elsewhere. SQLite cuts messages off at 210
  * bytes. */
 void thr_log_incomplete(const struct thr_db *db);
+
+/* --- trust.c --- */
+
+/* Can only users have written what is in the database's directory who may write the database? SQLITE_OK; SQLITE_PERM: not
+ * for sure, or it may not be read; the reason is in the log. Else SQLITE_NOMEM, SQLITE_IOERR_*. */
+int thr_trust_directory(const struct thr_db *db, const struct thr_stat *directory);
 
 /* --- options.c: SQLITE_OK; SQLITE_CANTOPEN: the reason is in the log --- */
 

@@ -652,7 +652,7 @@ static void removing_nothing_is_no_error(void **state)
     assert_int_equal(thr_os_unlink(in_dir("a")), SQLITE_OK);
     assert_int_equal(thr_os_unlink(in_dir("a")), SQLITE_OK);
     assert_int_equal(thr_os_rmdir(in_dir("d")), SQLITE_OK);
-    assert_int_equal(thr_os_mkdir(in_dir("d"), 0700), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("d"), 0700, NULL), SQLITE_OK);
     assert_int_equal(thr_os_unlink(in_dir("d")), SQLITE_IOERR_DELETE);
     thr_os_close(open_new("d/file"));
     assert_int_equal(thr_os_rmdir(in_dir("d")), SQLITE_IOERR_DELETE);
@@ -668,16 +668,16 @@ static void mkdir_tells_why_not(void **state)
     mode_t old = umask(077);
 
     (void)state;
-    assert_int_equal(thr_os_mkdir(in_dir("d"), 0775), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("d"), 0775, NULL), SQLITE_OK);
     assert_int_equal(mode_of("d"), 0775);
     assert_int_equal(chmod(in_dir("d"), 02775), 0);
-    assert_int_equal(thr_os_mkdir(in_dir("d/e"), 0750), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("d/e"), 0750, NULL), SQLITE_OK);
     assert_int_equal(mode_of("d/e"), 02750);
     (void)umask(old);
 
-    assert_int_equal(thr_os_mkdir(in_dir("d"), 0700), SQLITE_CONSTRAINT);
+    assert_int_equal(thr_os_mkdir(in_dir("d"), 0700, NULL), SQLITE_CONSTRAINT);
     assert_int_equal(mode_of("d"), 02775);
-    assert_int_equal(thr_os_mkdir(in_dir("none/d"), 0700), SQLITE_CANTOPEN);
+    assert_int_equal(thr_os_mkdir(in_dir("none/d"), 0700, NULL), SQLITE_CANTOPEN);
 }
 
 /* Property: a directory without write permission is SQLITE_READONLY for mkdir, and one that may not be listed does not
@@ -689,14 +689,14 @@ static void permissions_are_told_apart(void **state)
 
     (void)state;
     assert_int_equal(chmod(dir, 0711), 0);
-    assert_int_equal(thr_os_mkdir(in_dir("unwritable"), 0555), SQLITE_OK);
-    assert_int_equal(thr_os_mkdir(in_dir("unlistable"), 0333), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("unwritable"), 0555, NULL), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("unlistable"), 0333, NULL), SQLITE_OK);
     if ((child = fork()) == 0) {
         if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) /* root may do everything */
             _exit(1);
-        if (thr_os_mkdir(in_dir("unwritable/d"), 0700) != SQLITE_READONLY || thr_os_last_errno() != EACCES)
+        if (thr_os_mkdir(in_dir("unwritable/d"), 0700, NULL) != SQLITE_READONLY || thr_os_last_errno() != EACCES)
             _exit(2);
-        if (thr_os_mkdir(in_dir("unlistable/d"), 0700) != SQLITE_OK)
+        if (thr_os_mkdir(in_dir("unlistable/d"), 0700, NULL) != SQLITE_OK)
             _exit(3);
         _exit(thr_os_open_dir(in_dir("unlistable"), &fd) == SQLITE_OK && thr_os_sync_dir(fd) == SQLITE_OK ? 0 : 4);
     }
@@ -741,7 +741,7 @@ static void list_gives_each_name_once(void **state)
     char name[16];
 
     (void)state;
-    assert_int_equal(thr_os_mkdir(in_dir("d"), 0700), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("d"), 0700, NULL), SQLITE_OK);
     assert_int_equal(thr_os_list(in_dir("d"), add_name, &listing), SQLITE_OK);
     assert_int_equal(listing.calls, 0);
     for (int i = 1; i <= 100; i++) {
@@ -764,7 +764,7 @@ static void realpath_sees_through_links(void **state)
     char want[PATH_MAX], got[PATH_MAX];
 
     (void)state;
-    assert_int_equal(thr_os_mkdir(in_dir("real"), 0700), SQLITE_OK);
+    assert_int_equal(thr_os_mkdir(in_dir("real"), 0700, NULL), SQLITE_OK);
     thr_os_close(open_new("real/a"));
     assert_int_equal(symlink("real", in_dir("dirlink")), 0);
     assert_int_equal(symlink("dirlink/a", in_dir("filelink")), 0);

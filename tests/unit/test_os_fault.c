@@ -192,7 +192,7 @@ static int do_unlink(void)
 
 static int do_mkdir(void)
 {
-    return thr_os_mkdir(in_dir("d"), 0700);
+    return thr_os_mkdir(in_dir("d"), 0700, NULL);
 }
 
 static int do_rmdir(void)
