@@ -55,6 +55,11 @@ static void append_text(struct text *text, const char *string)
     append(text, string, strlen(string));
 }
 
+static const char *text_of(const struct text *text)
+{
+    return text->at != NULL ? text->at : "";
+}
+
 /* A path as part of a URI; bytes among `special` lose their meaning. */
 static void append_path(struct text *text, const char *path, size_t bytes, const char *special)
 {
@@ -220,8 +225,8 @@ static void add_to_uri(struct parsed *parsed, const char *name, size_t name_byte
 /* VFSs of others may have parameters of their own. */
 static bool vfs_is_known(const struct parsed *parsed)
 {
-    return parsed->vfs.used == 0 || strcmp(parsed->vfs.at, "throng") == 0 || strcmp(parsed->vfs.at, "memdb") == 0 ||
-           strncmp(parsed->vfs.at, "unix", 4) == 0;
+    return parsed->vfs.used == 0 || strcmp(text_of(&parsed->vfs), "throng") == 0 ||
+           strcmp(text_of(&parsed->vfs), "memdb") == 0 || strncmp(text_of(&parsed->vfs), "unix", 4) == 0;
 }
 
 static int refuse_name(const char *name, size_t bytes, throng_error *err)
@@ -244,7 +249,7 @@ static void take_known(struct parsed *parsed, const struct parameter *parameter,
         append_text(&parsed->vfs, meaning);
         break;
     case KIND_TIMEOUT:
-        source->busy_timeout_ms = atoi(meaning);
+        source->busy_timeout_ms = (int)strtol(meaning, NULL, 10);
         break;
     case KIND_PRAGMA:
         source->settings[source->setting_count].name = parameter->name;
@@ -294,7 +299,7 @@ static int take_parameter(struct parsed *parsed, const char *at, size_t bytes, b
     if (!understand(parameter, value, meaning, sizeof meaning))
         return thr_error_set(err, THRONG_MISUSE, 0, NULL, "dsn: %s=%.64s cannot be: %s is %s", parameter->name, value,
                              parameter->name, parameter->allowed);
-    if (parameter->kind == KIND_ENGINE && parsed->vfs.used > 0 && strcmp(parsed->vfs.at, "throng") != 0)
+    if (parameter->kind == KIND_ENGINE && parsed->vfs.used > 0 && strcmp(text_of(&parsed->vfs), "throng") != 0)
         return thr_error_set(err, THRONG_MISUSE, 0, NULL, "dsn: %s is for vfs=throng only", parameter->name);
     take_known(parsed, parameter, meaning);
     return THRONG_OK;
@@ -380,11 +385,12 @@ static int parse(struct parsed *parsed, const char *dsn, throng_error *err)
 static void classify_memory(struct parsed *parsed)
 {
     struct sqlite_source *source = parsed->source;
-    bool is_temporary = parsed->path.used == 0 && !parsed->is_memory, is_memdb = strcmp(parsed->vfs.at, "memdb") == 0;
+    bool is_temporary = parsed->path.used == 0 && !parsed->is_memory,
+         is_memdb = strcmp(text_of(&parsed->vfs), "memdb") == 0;
 
-    parsed->is_memory = parsed->is_memory || is_memdb || strcmp(parsed->path.at, ":memory:") == 0;
+    parsed->is_memory = parsed->is_memory || is_memdb || strcmp(text_of(&parsed->path), ":memory:") == 0;
     if (is_memdb)
-        parsed->is_shared = parsed->path.at[0] == '/';
+        parsed->is_shared = text_of(&parsed->path)[0] == '/';
     source->is_private = is_temporary || (parsed->is_memory && !parsed->is_shared);
     source->is_memory = parsed->is_memory && !source->is_private;
     if (!source->is_private && !source->is_memory && parsed->vfs.used == 0)

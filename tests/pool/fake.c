@@ -18,7 +18,7 @@ struct fake_conn {
     int open_statements, writes;
 };
 
-enum fake_word { WORD_ROWS, WORD_WRITE, WORD_WAIT, WORD_BEGIN, WORD_END, WORD_LOSE, WORD_CONFLICT };
+enum fake_word { WORD_ROWS, WORD_INSERT, WORD_WRITE, WORD_WAIT, WORD_BEGIN, WORD_END, WORD_LOSE, WORD_CONFLICT };
 
 struct fake_stmt {
     struct fake_conn *conn;
@@ -29,12 +29,14 @@ struct fake_stmt {
 
 static _Atomic int conns, conns_most, statements, prepared, writes, interrupts, waiting, calls_to_failure, fail_code;
 static _Atomic bool has_failed, let_go;
+static _Atomic int undo_code;
 
 void fake_reset(void)
 {
     conns = conns_most = statements = prepared = writes = interrupts = waiting = 0;
     calls_to_failure = 0;
     has_failed = let_go = false;
+    undo_code = THRONG_OK;
 }
 
 void fake_fail_at(int n, int code)
@@ -52,6 +54,11 @@ bool fake_has_failed(void)
 void fake_let_go(void)
 {
     let_go = true;
+}
+
+void fake_undo_says(int code)
+{
+    undo_code = code;
 }
 
 int fake_waiting(void)
@@ -184,8 +191,8 @@ static void fake_interrupt(void *arg)
 static const struct {
     const char *text;
     enum fake_word word;
-} words[] = {{"rows", WORD_ROWS}, {"write", WORD_WRITE}, {"wait", WORD_WAIT},        {"begin", WORD_BEGIN},
-             {"end", WORD_END},   {"lose", WORD_LOSE},   {"conflict", WORD_CONFLICT}};
+} words[] = {{"rows", WORD_ROWS},   {"insert", WORD_INSERT}, {"write", WORD_WRITE}, {"wait", WORD_WAIT},
+             {"begin", WORD_BEGIN}, {"end", WORD_END},       {"lose", WORD_LOSE},   {"conflict", WORD_CONFLICT}};
 
 static int fake_prepare(void *arg, const char *sql, size_t bytes, bool keep, void **stmt_out,
                         struct thr_statement_info *info, throng_error *err)
@@ -208,7 +215,8 @@ static int fake_prepare(void *arg, const char *sql, size_t bytes, bool keep, voi
         CHECK(stmt != NULL);
         stmt->conn = conn;
         stmt->word = words[i].word;
-        stmt->rows = stmt->word == WORD_ROWS ? atoi(sql + 4) : 0;
+        stmt->rows = stmt->word == WORD_ROWS ? atoi(sql + 4) : stmt->word == WORD_INSERT ? atoi(sql + 6) : 0;
+        info->writes = info->at_once = stmt->word == WORD_INSERT;
         info->opens = stmt->word == WORD_BEGIN;
         conn->open_statements++;
         (void)atomic_fetch_add(&statements, 1);
@@ -267,16 +275,26 @@ static int block(struct fake_conn *conn, throng_error *err)
     return code;
 }
 
+static void count_write(struct fake_conn *conn)
+{
+    if (conn->in_transaction)
+        conn->writes++;
+    else
+        (void)atomic_fetch_add(&writes, 1);
+}
+
 static int act(struct fake_conn *conn, struct fake_stmt *stmt, throng_error *err)
 {
     switch (stmt->word) {
     case WORD_ROWS:
         return stmt->row++ < stmt->rows ? THRONG_ROW : THRONG_DONE;
+    case WORD_INSERT:
+        if (stmt->row++ < stmt->rows)
+            return THRONG_ROW;
+        count_write(conn);
+        return THRONG_DONE;
     case WORD_WRITE:
-        if (conn->in_transaction)
-            conn->writes++;
-        else
-            (void)atomic_fetch_add(&writes, 1);
+        count_write(conn);
         return THRONG_DONE;
     case WORD_WAIT:
         return block(conn, err);
@@ -324,8 +342,13 @@ static int fake_undo(void *arg, void *statement, throng_error *err)
     struct fake_stmt *stmt = statement;
 
     enter(conn);
-    CHECK(stmt->running && stmt->conn == conn);
-    return leave(conn, may_fail(conn, err));
+    CHECK(stmt->running && stmt->conn == conn && stmt->word == WORD_INSERT);
+    if (undo_code == THRONG_DONE)
+        count_write(conn);
+    else if (undo_code != THRONG_OK)
+        (void)thr_error_set(err, undo_code, 0, NULL, "the fake cannot undo");
+    conn->dead = undo_code == THRONG_CONN_LOST || undo_code == THR_CONN_STALE;
+    return leave(conn, undo_code);
 }
 
 static void fake_result(void *arg, void *statement, throng_result *result)
@@ -336,7 +359,7 @@ static void fake_result(void *arg, void *statement, throng_result *result)
 
 static int fake_columns(void *statement)
 {
-    return ((struct fake_stmt *)statement)->word == WORD_ROWS;
+    return ((struct fake_stmt *)statement)->word <= WORD_INSERT;
 }
 
 static const char *fake_name(void *statement, int column)

@@ -3,6 +3,7 @@
  *
  * Its language, a word a statement:
  *   "rows N"        returns N rows: 1, 2, ... N
+ *   "insert N"      returns N rows, and counts at its end, as "write"
  *   "write"         counts in the transaction, or at once
  *   "wait"          blocks in `next` until it is interrupted, its deadline passes, or fake_let_go()
  *   "begin", "end"  a transaction by the user
@@ -26,6 +27,8 @@ void fake_fail_at(int n, int code);
 bool fake_has_failed(void);
 /* The word "wait" does not block any more. */
 void fake_let_go(void);
+/* What `undo` says from now on: THRONG_OK, or THRONG_DONE as the statement came to its end, or an error. */
+void fake_undo_says(int code);
 int fake_waiting(void); /* how many are in a "wait" */
 
 int fake_conns(void);      /* open now */

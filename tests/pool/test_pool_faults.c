@@ -236,6 +236,11 @@ static void a_stale_connection_is_replaced(void **state)
     CHECK_EQUAL(throng_db_begin(db, NULL, &tx, NULL), THRONG_OK);
     CHECK_EQUAL(throng_tx_rollback(&tx, NULL), THRONG_OK);
     CHECK_EQUAL(fake_conns(), 1);
+    fake_fail_at(1, THRONG_CONN_LOST); /* ping asks another one */
+    CHECK_EQUAL(throng_db_ping(db, NULL, NULL), THRONG_OK);
+    CHECK(fake_has_failed());
+    CHECK_EQUAL(fake_conns(), 1);
+    CHECK_EQUAL(throng_stmt_exec(&stmt, NULL, THRONG_NO_ARGS, NULL, NULL), THRONG_OK);
     refuses = 1; /* dead, and no other one to be had, while there is a statement to drop */
     throng_stmt_close(&stmt);
     fake_fail_at(1, THR_CONN_STALE);

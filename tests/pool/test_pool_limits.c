@@ -324,6 +324,40 @@ static void a_leak_is_reported_once(void **state)
     close_pool();
 }
 
+/* Property: rows of a statement that writes, and whose time is over, end as the driver says that the statement has: undone,
+ * done all the same, or failed. */
+static void what_writes_ends_as_the_driver_says(void **state)
+{
+    static const struct {
+        int says, told, writes;
+    } ends[] = {{THRONG_OK, THRONG_CANCELED, 0},
+                {THRONG_DONE, THRONG_DONE, 1},
+                {THRONG_CONSTRAINT, THRONG_CONSTRAINT, 0},
+                {THRONG_CONN_LOST, THRONG_CONN_LOST, 0},
+                {THR_CONN_STALE, THRONG_CONN_LOST, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        throng_cancel *cancel = throng_cancel_new();
+        struct throng_options options = {.size = sizeof options, .cancel = cancel};
+        throng_error err = {.code = THRONG_OK};
+        throng_rows rows;
+
+        open_pool((struct throng_db_options){.max_open = 1});
+        fake_undo_says(ends[i].says);
+        CHECK_EQUAL(throng_db_query(db, &options, "insert 3", THRONG_NO_ARGS, &rows, &err), THRONG_OK);
+        CHECK_EQUAL(throng_rows_next(&rows, &err), THRONG_ROW);
+        throng_cancel_fire(cancel);
+        CHECK_EQUAL(throng_rows_next(&rows, &err), ends[i].told);
+        if (ends[i].told != THRONG_DONE)
+            CHECK_EQUAL(err.code, ends[i].told);
+        CHECK_EQUAL(throng_rows_close(&rows, &err), ends[i].told == THRONG_DONE ? THRONG_OK : ends[i].told);
+        CHECK_EQUAL(fake_writes(), ends[i].writes);
+        throng_cancel_free(cancel);
+        close_pool();
+    }
+}
+
 /* Property: closing that is in vain says who holds connections, in its error and in the log; leaks go on to be reported. */
 static void closing_in_vain_says_why(void **state)
 {
@@ -619,6 +653,7 @@ int main(void)
         cmocka_unit_test(closing_waits_for_who_is_inside),
         cmocka_unit_test(shutdown_at_any_moment),
         cmocka_unit_test(a_leak_is_reported_once),
+        cmocka_unit_test(what_writes_ends_as_the_driver_says),
         cmocka_unit_test(closing_in_vain_says_why),
         cmocka_unit_test(far_deadlines_never_come),
         cmocka_unit_test(statistics_add_up),
