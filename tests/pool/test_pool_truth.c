@@ -2,6 +2,7 @@
  * deadline passes.
  *
  * SPDX-License-Identifier: MIT */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -360,6 +361,82 @@ static void a_token_stops_a_long_operation(void **state)
     exec("INSERT INTO t DEFAULT VALUES");
     CHECK_EQUAL(one_int("SELECT count(*) + ? FROM t", 0), 1);
     throng_cancel_free(cancel);
+    close_and_check();
+}
+
+static _Atomic(throng_cancel *) to_fire;
+static _Atomic int fired_count;
+
+/* Fires whatever token there is, each a little later than it came, until the pointer is that of the end. */
+static void fire_each(void *arg)
+{
+    struct prng prng = prng_new(7);
+    throng_cancel *cancel;
+
+    while ((cancel = atomic_exchange(&to_fire, NULL)) != arg) {
+        uint64_t end_ns = throng_now_ns() + (uint64_t)prng_below(&prng, 60000);
+
+        if (cancel == NULL) {
+            sleep_ms(0);
+            continue;
+        }
+        while (throng_now_ns() < end_ns)
+            ;
+        throng_cancel_fire(cancel);
+        (void)atomic_fetch_add(&fired_count, 1);
+    }
+}
+
+/* Property: the same from another thread at any moment: what has the token ends or is complete, in rows and in an execution;
+ * what has none on the same connection is complete, also right afterwards. */
+static void a_token_from_elsewhere_stops_nobody_else(void **state)
+{
+    throng_cancel *last = throng_cancel_new();
+    int runs = scaled(300);
+    throng_error err;
+    throng_conn conn;
+
+    (void)state;
+    open_new(1);
+    exec("CREATE TABLE t (a INTEGER PRIMARY KEY)");
+    atomic_store(&to_fire, NULL);
+    atomic_store(&fired_count, 0);
+    thread_start(fire_each, last);
+    CHECK_EQUAL(throng_db_conn(db, NULL, &conn, &err), THRONG_OK);
+    for (int i = 0; i < runs; i++) {
+        throng_cancel *cancel = throng_cancel_new();
+        struct throng_options options = {.size = sizeof options, .cancel = cancel};
+        throng_rows mine, others = {0};
+        int code, count = 0;
+
+        if (i % 2 == 0) {
+            CHECK_EQUAL(throng_conn_query(&conn, NULL, NUMBERS " LIMIT 50", THRONG_NO_ARGS, &others, &err), THRONG_OK);
+            CHECK_EQUAL(throng_rows_next(&others, &err), THRONG_ROW);
+        }
+        atomic_store(&to_fire, cancel);
+        code = throng_conn_query(&conn, &options, NUMBERS " LIMIT 300", THRONG_NO_ARGS, &mine, &err);
+        while (code == THRONG_OK || code == THRONG_ROW) {
+            code = throng_rows_next(&mine, &err);
+            count += code == THRONG_ROW;
+        }
+        CHECK(code == THRONG_CANCELED || (code == THRONG_DONE && count == 300));
+        if (i % 2 == 1)
+            CHECK_EQUAL(throng_conn_query(&conn, NULL, NUMBERS " LIMIT 50", THRONG_NO_ARGS, &others, &err), THRONG_OK);
+        CHECK_EQUAL(throng_conn_exec(&conn, NULL, "INSERT INTO t DEFAULT VALUES", THRONG_NO_ARGS, NULL, &err),
+                    THRONG_OK);
+        for (count = i % 2 == 0; (code = throng_rows_next(&others, &err)) == THRONG_ROW;)
+            count++;
+        CHECK_EQUAL(code, THRONG_DONE);
+        CHECK_EQUAL(count, 50);
+        while (atomic_load(&fired_count) <= i)
+            sleep_ms(0);
+        throng_cancel_free(cancel);
+    }
+    atomic_store(&to_fire, last);
+    threads_join();
+    CHECK_EQUAL(throng_conn_close(&conn, &err), THRONG_OK);
+    CHECK_EQUAL(one_int("SELECT count(*) + ? FROM t", 0), runs);
+    throng_cancel_free(last);
     close_and_check();
 }
 
@@ -796,13 +873,21 @@ static void errors_have_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_told_is_what_happened),       cmocka_unit_test(a_token_stops_nobody_else),
-        cmocka_unit_test(a_token_stops_a_long_operation),      cmocka_unit_test(a_query_that_writes_has_written),
-        cmocka_unit_test(values_that_cannot_be_are_refused),   cmocka_unit_test(results_are_of_the_statement),
-        cmocka_unit_test(a_private_database_is_kept),          cmocka_unit_test(a_failed_attach_costs_nothing),
-        cmocka_unit_test(a_dsn_is_in_force_or_refused),        cmocka_unit_test(every_form_means_the_same),
-        cmocka_unit_test(a_shared_database_in_memory_is_kept), cmocka_unit_test(on_open_leaves_nothing_open),
-        cmocka_unit_test(nobody_inherits_a_snapshot),          cmocka_unit_test(errors_have_words),
+        cmocka_unit_test(what_is_told_is_what_happened),
+        cmocka_unit_test(a_token_stops_nobody_else),
+        cmocka_unit_test(a_token_from_elsewhere_stops_nobody_else),
+        cmocka_unit_test(a_token_stops_a_long_operation),
+        cmocka_unit_test(a_query_that_writes_has_written),
+        cmocka_unit_test(values_that_cannot_be_are_refused),
+        cmocka_unit_test(results_are_of_the_statement),
+        cmocka_unit_test(a_private_database_is_kept),
+        cmocka_unit_test(a_failed_attach_costs_nothing),
+        cmocka_unit_test(a_dsn_is_in_force_or_refused),
+        cmocka_unit_test(every_form_means_the_same),
+        cmocka_unit_test(a_shared_database_in_memory_is_kept),
+        cmocka_unit_test(on_open_leaves_nothing_open),
+        cmocka_unit_test(nobody_inherits_a_snapshot),
+        cmocka_unit_test(errors_have_words),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
