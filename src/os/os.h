@@ -159,6 +159,10 @@ void thr_os_thread_join(struct thr_thread *thread); /* blocks */
  * nothing. Works across processes when the word is in a shared mapping. */
 bool thr_os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 void thr_os_futex_wake(_Atomic uint32_t *word, int count);
+/* The same for waiters of several kinds on one word: `kinds` is a set of bits, not 0, and a waiter is woken by those that have
+ * one of its own. thr_os_futex_wake() wakes any kind. */
+bool thr_os_futex_wait_as(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns, uint32_t kinds);
+void thr_os_futex_wake_of(_Atomic uint32_t *word, int count, uint32_t kinds);
 uint64_t thr_os_now_ns(void); /* monotonic */
 /* The same clock as of its last tick, some milliseconds ago: a fraction of the cost. */
 uint64_t thr_os_coarse_ns(void);

@@ -56,6 +56,24 @@ void thr_os_futex_wake(_Atomic uint32_t *word, int count)
     (void)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
+bool thr_os_futex_wait_as(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns, uint32_t kinds)
+{
+    uint64_t now_ns = timeout_ns != UINT64_MAX ? thr_os_now_ns() : 0;
+    struct timespec end = timespec_of(timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX);
+
+    THR_POINT("futex-wait");
+    /* Its time-out is a point in time, on the monotonic clock. */
+    return syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, timeout_ns == UINT64_MAX ? NULL : &end, NULL, kinds) ==
+               0 ||
+           errno != ETIMEDOUT;
+}
+
+void thr_os_futex_wake_of(_Atomic uint32_t *word, int count, uint32_t kinds)
+{
+    THR_POINT("futex-wake");
+    (void)syscall(SYS_futex, word, FUTEX_WAKE_BITSET, count, NULL, NULL, kinds);
+}
+
 uint64_t thr_os_now_ns(void)
 {
     struct timespec now = {0};

@@ -7,6 +7,9 @@
 enum { SPINS = 300 };
 static const uint64_t MUTEX_PATIENCE_NS = 1000000;
 
+/* Kinds of waiters: a lock that is handed over wakes one of those that may take it, not all that wait. */
+enum { KIND_PATIENT = 1, KIND_HUNGRY = 2 };
+
 /* By the holder, so a load and a store will do. */
 static void count_acquired(struct thr_mutex *mutex)
 {
@@ -96,7 +99,7 @@ bool thr_mutex_lock(struct thr_mutex *mutex, uint64_t timeout_ns)
             rest_ns = MUTEX_PATIENCE_NS;
         if (hungry && rest_ns > 10 * MUTEX_PATIENCE_NS)
             rest_ns = 10 * MUTEX_PATIENCE_NS; /* a wake-up may go to another: look again */
-        thr_os_futex_wait(&mutex->word, 2, rest_ns);
+        thr_os_futex_wait_as(&mutex->word, 2, rest_ns, hungry ? KIND_HUNGRY : KIND_PATIENT);
     }
     if (hungry && stop_hungry(mutex)) {
         if (held)
@@ -116,7 +119,7 @@ void thr_mutex_unlock(struct thr_mutex *mutex)
         atomic_store_explicit(&mutex->word, 2, memory_order_relaxed);
         atomic_store_explicit(&mutex->handed, 1, memory_order_seq_cst); /* pairs with take_handed() */
         if (atomic_load_explicit(&mutex->hungry, memory_order_seq_cst) != 0 || !take_handed(mutex)) {
-            thr_os_futex_wake(&mutex->word, INT32_MAX);
+            thr_os_futex_wake_of(&mutex->word, 1, KIND_HUNGRY);
             return;
         }
     }

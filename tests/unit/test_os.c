@@ -876,6 +876,54 @@ static void *wait_for_word(void *arg)
     return NULL;
 }
 
+struct kind_waiter {
+    _Atomic uint32_t *word;
+    uint32_t kinds;
+    _Atomic bool returned;
+};
+
+static void *wait_as(void *arg)
+{
+    struct kind_waiter *waiter = arg;
+
+    (void)thr_os_futex_wait_as(waiter->word, 0, UINT64_MAX, waiter->kinds);
+    atomic_store(&waiter->returned, true);
+    return NULL;
+}
+
+/* Property: a wake that is meant for waiters of one kind wakes those, and no others; a plain one wakes any. The time-out of
+ * such a wait is as long as asked. */
+static void futex_wakes_those_of_a_kind(void **state)
+{
+    _Atomic uint32_t word = 0;
+    struct kind_waiter waiters[3] = {{&word, 1, false}, {&word, 2, false}, {&word, 4, false}};
+    uint64_t before = thr_os_now_ns();
+    pthread_t threads[3];
+    bool woken = true;
+
+    (void)state;
+    while (woken)
+        woken = thr_os_futex_wait_as(&word, 0, 20 * MS, 1);
+    assert_true(thr_os_now_ns() - before >= 20 * MS);
+    assert_true(thr_os_futex_wait_as(&word, 1, UINT64_MAX, 1));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, wait_as, &waiters[i]), 0);
+    for (int i = 1; i < 3; i++) {
+        while (!atomic_load(&waiters[i].returned)) {
+            thr_os_futex_wake_of(&word, INT_MAX, waiters[i].kinds | 8);
+            thr_os_yield();
+        }
+        assert_false(atomic_load(&waiters[0].returned));
+        assert_int_equal(atomic_load(&waiters[2].returned), i == 2);
+    }
+    while (!atomic_load(&waiters[0].returned)) {
+        thr_os_futex_wake(&word, 1);
+        thr_os_yield();
+    }
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+}
+
 /* Property: a wake reaches a waiter that has the word mapped at another address, and a waiter without a time limit
  * misses none. (The _PRIVATE operations fail the first.) */
 static void futex_wakes_through_another_mapping(void **state)
@@ -1174,6 +1222,7 @@ int main(void)
         TEST(locks_conflict_between_descriptors),
         TEST(lock_lives_as_long_as_its_descriptor),
         TEST(futex_waits_no_longer_than_asked),
+        TEST(futex_wakes_those_of_a_kind),
         TEST(futex_wakes_through_another_mapping),
         TEST(futex_wakes_another_process),
         TEST(sleep_is_not_cut_short),
