@@ -772,14 +772,14 @@ static void a_shared_database_in_memory_is_kept(void **state)
 
 /* --- what is left open by means of the native handle --- */
 
+static sqlite3_stmt *left_stmt;
+
 static int leave_open(void *native, void *arg)
 {
-    sqlite3_stmt *stmt;
-
     if (arg != NULL)
         return sqlite3_exec(native, "BEGIN", NULL, NULL, NULL);
-    (void)sqlite3_prepare_v2(native, "SELECT 1 UNION ALL SELECT 2", -1, &stmt, NULL);
-    return sqlite3_step(stmt) != SQLITE_ROW;
+    (void)sqlite3_prepare_v2(native, "SELECT 1 UNION ALL SELECT 2", -1, &left_stmt, NULL);
+    return sqlite3_step(left_stmt) != SQLITE_ROW;
 }
 
 /* Property: an on_open that leaves a transaction or a statement open would make all that follows vanish, or old: it is
@@ -797,6 +797,7 @@ static void on_open_leaves_nothing_open(void **state)
     options.on_open_arg = NULL;
     CHECK_EQUAL(throng_db_open(path, &options, &db, &err), THRONG_MISUSE);
     CHECK_TEXT(err.message, "on_open has left a statement open on the connection");
+    CHECK_OK(sqlite3_finalize(left_stmt), NULL);
     CHECK(db == NULL);
 }
 
