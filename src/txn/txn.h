@@ -81,7 +81,7 @@ enum thr_kind {
     THR_KIND_RAW,      /* no statement is running: schema load, backup, serialize */
     THR_KIND_EXPLICIT, /* inside BEGIN or SAVEPOINT */
     THR_KIND_AUTOCOMMIT,
-    THR_KIND_RETURNING, /* autocommit, and it may return rows before it commits: it cannot be rerun */
+    THR_KIND_RETURNING, /* autocommit that cannot be rerun: it may return rows before it commits, or is a blob handle */
     THR_KIND_IMMEDIATE,
     THR_KIND_EXCLUSIVE,
     THR_KIND_REWRITE /* VACUUM, the target of a backup */

@@ -16,9 +16,23 @@ enum { RERUNS_MAX = 20 };
 static const uint64_t SECOND_LOCK_NS = 50000000;
 static const uint64_t IN_PLACE_NS = 10000000;
 
+/* Our own file control: SQLITE_FCNTL_FILE_POINTER would give the file of a VFS above. */
+#define FCNTL_MAIN_FILE 0x54480102
+struct main_file_ask {
+    const sqlite3_io_methods *methods; /* of who asks */
+    struct thr_main_file *file;
+};
+
 static struct thr_main_file *main_of(sqlite3_file *file)
 {
     return (struct thr_main_file *)(void *)file;
+}
+
+struct thr_main_file *thr_main_of(sqlite3 *db, const char *schema)
+{
+    struct main_file_ask ask = {.methods = &thr_main_methods};
+
+    return sqlite3_file_control(db, schema, FCNTL_MAIN_FILE, &ask) == SQLITE_OK ? ask.file : NULL;
 }
 
 /* A child after fork() shares its parent's mappings, and by them slots, locks and frames: it must not touch anything
@@ -73,6 +87,7 @@ int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *
     if (flags_out != NULL)
         *flags_out = read_only ? (flags & ~SQLITE_OPEN_READWRITE & ~SQLITE_OPEN_CREATE) | SQLITE_OPEN_READONLY : flags;
     file->base.pMethods = &thr_main_methods;
+    thr_beside_add(file);
     return SQLITE_OK;
 }
 
@@ -80,6 +95,7 @@ static int main_close(sqlite3_file *sqlite_file)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
+    thr_beside_remove(file);
     thr_journal_free(&file->journal);
     if (!is_inherited(file)) { /* a child must not end what its parent began */
         thr_conn_close(file->conn);
@@ -215,6 +231,11 @@ static int lock_reserved(struct thr_main_file *file)
     struct thr_statement_info info;
     int rc;
 
+    if (file->db == NULL) { /* then a commit would not be handed down either, and what was written would be forgotten */
+        thr_log(SQLITE_CANTOPEN, "throng: %s cannot be written: a VFS above does not hand down file controls",
+                file->conn->db->path);
+        return SQLITE_CANTOPEN;
+    }
     statements_of(file, &info); /* a function of the one that was told may have begun another one */
     if ((rc = thr_txn_reserve(file->conn, info.kind)) == SQLITE_OK)
         file->lock = SQLITE_LOCK_RESERVED;
@@ -246,6 +267,7 @@ static int main_lock(sqlite3_file *sqlite_file, int level)
 
     if (is_inherited(file))
         return refuse_inherited(file, SQLITE_IOERR_LOCK);
+    thr_beside_used(file);
     if (file->lock >= level)
         return SQLITE_OK;
     switch (level) {
@@ -416,6 +438,11 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
     }
     case SQLITE_FCNTL_COMMIT_PHASETWO:
         return commit_phase_two(file);
+    case FCNTL_MAIN_FILE:
+        if (((struct main_file_ask *)arg)->methods != &thr_main_methods)
+            return SQLITE_NOTFOUND; /* another copy of us asks */
+        ((struct main_file_ask *)arg)->file = file;
+        return SQLITE_OK;
     case SQLITE_FCNTL_PDB:
         file->db = arg;
         return SQLITE_OK;
@@ -443,6 +470,7 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         *(int *)arg = file->lock;
         return SQLITE_OK;
     case SQLITE_FCNTL_HAS_MOVED:
+        thr_beside_used(file);
         *(int *)arg = has_moved(file);
         return SQLITE_OK;
     case SQLITE_FCNTL_SIZE_HINT:

@@ -12,14 +12,11 @@
 static struct thr_main_file *writer_at(sqlite3 *db, int index, bool *end_out)
 {
     const char *name = db == NULL ? NULL : sqlite3_db_name(db, index);
-    sqlite3_file *file = NULL;
 
     *end_out = name == NULL;
-    if (name == NULL || index == 1 || sqlite3_txn_state(db, name) != SQLITE_TXN_WRITE ||
-        sqlite3_file_control(db, name, SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK || file == NULL ||
-        file->pMethods != &thr_main_methods)
+    if (name == NULL || index == 1 || sqlite3_txn_state(db, name) != SQLITE_TXN_WRITE)
         return NULL;
-    return (struct thr_main_file *)(void *)file;
+    return thr_main_of(db, name);
 }
 
 uint32_t thr_group_writers(const struct thr_main_file *file)

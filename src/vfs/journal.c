@@ -247,7 +247,7 @@ static int journal_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 o
     struct thr_journal *journal = &main->journal;
     int64_t end = journal_end(journal), header_at;
     uint8_t *at = to;
-    int got, rc = SQLITE_OK;
+    int got = 0, rc = SQLITE_OK;
 
     /* Only a rollback of the whole transaction looks for the name of a super-journal, and it begins with that. */
     if (bytes == 4 && journal->part_count > 0 && offset == end - 16)

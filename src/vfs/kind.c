@@ -97,8 +97,8 @@ void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_in
         case THR_KIND_REWRITE:
             rewrite = true;
             break;
-        default:
-            rows = rows || sqlite3_column_count(stmt) > 0;
+        default: /* a statement without a text is a blob handle: what was written through it cannot be written again */
+            rows = rows || sqlite3_column_count(stmt) > 0 || sqlite3_sql(stmt) == NULL;
             break;
         }
     }

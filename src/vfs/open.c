@@ -60,11 +60,13 @@ static void after_fork_in_child(void)
     thr_descriptors_after_fork();
     pthread_mutex_init(&list_lock, NULL);
     pthread_cond_init(&state_changed, NULL);
+    thr_beside_after_fork();
 }
 
 static void before_fork(void)
 {
     pthread_mutex_lock(&list_lock);
+    thr_beside_before_fork();
     for (struct thr_open_db *at = open_dbs; at != NULL; at = at->next)
         thr_base_before_fork(&at->db.base);
 }
@@ -73,6 +75,7 @@ static void after_fork_in_parent(void)
 {
     for (struct thr_open_db *at = open_dbs; at != NULL; at = at->next)
         thr_base_after_fork(&at->db.base);
+    thr_beside_after_fork();
     pthread_mutex_unlock(&list_lock);
 }
 

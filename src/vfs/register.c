@@ -29,45 +29,59 @@ static bool ends_with(const char *name, const char *suffix)
     return bytes >= suffix_bytes && memcmp(name + bytes - suffix_bytes, suffix, suffix_bytes) == 0;
 }
 
+/* A rollback journal of ours lives in memory, and a WAL is not needed. */
+static int open_beside(sqlite3_vfs *base, const char *name, sqlite3_file *file, int flags, int *flags_out)
+{
+    struct thr_main_file *main_file = thr_beside_find(name);
+
+    if (main_file != NULL && (flags & SQLITE_OPEN_MAIN_JOURNAL) != 0 && main_file->lock >= SQLITE_LOCK_RESERVED)
+        return thr_journal_open(main_file, file);
+    if (main_file == NULL && thr_beside_any_foreign())
+        return base->xOpen(base, name, file, flags, flags_out);
+    if (main_file == NULL)
+        thr_log(SQLITE_CANTOPEN,
+                "throng: %s was opened by a VFS above that did not say for which database: it must hand down names or "
+                "file controls",
+                name);
+    return SQLITE_CANTOPEN;
+}
+
 static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *flags_out)
 {
     sqlite3_vfs *base = vfs->pAppData;
 
     file->pMethods = NULL;
-    if (name != NULL && (flags & SQLITE_OPEN_MAIN_JOURNAL) != 0) {
-        sqlite3_file *main_file = sqlite3_database_file_object(name);
-
-        if (main_file == NULL || main_file->pMethods != &thr_main_methods)
-            return SQLITE_CANTOPEN;
-        return thr_journal_open((struct thr_main_file *)(void *)main_file, file);
-    }
-    if (name != NULL && (flags & SQLITE_OPEN_WAL) != 0) {
-        sqlite3_file *main_file = sqlite3_database_file_object(name);
-
-        if (main_file != NULL && main_file->pMethods == &thr_main_methods)
-            return SQLITE_CANTOPEN; /* ours has a log of its own */
-    }
-    /* A file that promises not to change needs none of us. */
-    if (name != NULL && (flags & SQLITE_OPEN_MAIN_DB) != 0 && !sqlite3_uri_boolean(name, "immutable", 0) &&
-        !sqlite3_uri_boolean(name, "nolock", 0))
+    if (name != NULL && (flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL)) != 0)
+        return open_beside(base, name, file, flags, flags_out);
+    if (name == NULL || (flags & SQLITE_OPEN_MAIN_DB) == 0)
+        return base->xOpen(base, name, file, flags, flags_out);
+    /* A file that promises not to change needs none of us; nor does one that has no locks. */
+    if (!sqlite3_uri_boolean(name, "immutable", 0) && !sqlite3_uri_boolean(name, "nolock", 0))
         return thr_main_open(name, (struct thr_main_file *)(void *)file, flags, flags_out);
+    thr_beside_foreign();
     return base->xOpen(base, name, file, flags, flags_out);
+}
+
+/* A journal or a WAL of a database of ours: a real one was recovered at open. What stands beside a database that was given
+ * to the base VFS is SQLite's, and may be hot. */
+static bool is_hidden(const char *name)
+{
+    return (ends_with(name, "-journal") || ends_with(name, "-wal")) &&
+           (!thr_beside_any_foreign() || thr_beside_find(name) != NULL);
 }
 
 static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
 {
     sqlite3_vfs *base = vfs->pAppData;
 
-    if (ends_with(name, "-journal") || ends_with(name, "-wal"))
-        return SQLITE_OK; /* ours lives in memory; a real one has been recovered at open */
-    return base->xDelete(base, name, sync_dir);
+    return is_hidden(name) ? SQLITE_OK : base->xDelete(base, name, sync_dir);
 }
 
 static int vfs_access(sqlite3_vfs *vfs, const char *name, int flags, int *result_out)
 {
     sqlite3_vfs *base = vfs->pAppData;
 
-    if (flags == SQLITE_ACCESS_EXISTS && (ends_with(name, "-journal") || ends_with(name, "-wal"))) {
+    if (flags == SQLITE_ACCESS_EXISTS && is_hidden(name)) {
         *result_out = 0;
         return SQLITE_OK;
     }

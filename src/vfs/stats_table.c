@@ -165,16 +165,12 @@ static int table_filter(sqlite3_vtab_cursor *base, int index, const char *text, 
     struct cursor *cursor = cursor_of(base);
     const struct table *table = table_of(base->pVtab);
     const char *schema = index == 1 && argc > 0 ? (const char *)sqlite3_value_text(argv[0]) : "main";
-    sqlite3_file *file = NULL;
 
     (void)text;
     cursor->row = 0;
-    cursor->file = NULL;
-    if (sqlite3_file_control(table->db, schema, SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && file != NULL &&
-        file->pMethods == &thr_main_methods) {
-        cursor->file = (struct thr_main_file *)(void *)file;
+    cursor->file = thr_main_of(table->db, schema);
+    if (cursor->file != NULL)
         table->view->load(cursor);
-    }
     return SQLITE_OK;
 }
 

@@ -50,7 +50,10 @@ struct thr_main_file {
     bool checkpoint_due;
     bool exclusive; /* PRAGMA locking_mode=EXCLUSIVE */
     struct thr_journal journal;
-    struct thr_main_file *next_of_db; /* other Throng files of the same connection */
+    /* beside.c: */
+    const char *journal_name, *wal_name; /* SQLite's own strings */
+    uint64_t number;                     /* no two files of a process have the same */
+    struct thr_main_file *next_open;
 };
 
 struct thr_journal_file {
@@ -66,6 +69,8 @@ int thr_register(int make_default);
 sqlite3_vfs *thr_base_vfs(void);
 
 /* file.c */
+/* The Throng file of this schema of the connection, also behind a VFS above that hands down file controls; or NULL. */
+struct thr_main_file *thr_main_of(sqlite3 *db, const char *schema);
 int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *flags_out);
 
 /* open.c: databases open in this process, by device and inode. *out is shared; give it back with thr_db_release().
@@ -90,6 +95,19 @@ int thr_group_make_safe(struct thr_main_file *file, uint32_t writers);
 void thr_group_decide(struct thr_main_file *file);
 /* The commit failed. SQLite leaves its super-journal to whoever rolls back a journal that names it; ours do not. */
 void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name);
+
+/* beside.c: what SQLite opens beside a database, by name */
+void thr_beside_add(struct thr_main_file *file);
+void thr_beside_remove(struct thr_main_file *file);
+/* SQLite has just called for this file, in this thread. */
+void thr_beside_used(struct thr_main_file *file);
+/* Whose journal, or WAL, is it? NULL: of none of our files. */
+struct thr_main_file *thr_beside_find(const char *name);
+/* A database was given to the base VFS (nolock, immutable): from now on not every journal is ours. */
+void thr_beside_foreign(void);
+bool thr_beside_any_foreign(void);
+void thr_beside_before_fork(void);
+void thr_beside_after_fork(void); /* in parent and child */
 
 /* kind.c */
 struct thr_statement_info {
