@@ -86,6 +86,11 @@ static int keep_for_older(struct thr_db *db, uint32_t pgno, uint64_t version, co
     return SQLITE_OK;
 }
 
+static bool is_zero(const uint8_t *page, uint32_t page_size)
+{
+    return page[0] == 0 && memcmp(page, page + 1, page_size - 1) == 0;
+}
+
 /* Write page `pgno` as snapshot `seq` sees it, if that is newer than `horizon`. */
 static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t horizon,
                       const struct thr_snapshots *older, bool *written_out)
@@ -97,11 +102,13 @@ static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t h
     int rc;
 
     *written_out = false;
-    if (frame == 0 || is_free)
+    if (frame == 0)
         return SQLITE_OK;
     version = atomic_load_explicit(&thr_heap_frame(&db->heap, frame)->seq, memory_order_relaxed);
     if (version <= horizon)
         return SQLITE_OK;
+    if (is_free && !is_zero(thr_heap_page(&db->heap, frame), page_size))
+        return SQLITE_OK; /* but a page that was wiped (secure_delete) is wiped in the file, too */
     *written_out = true;
     if (older->count > 0 && (rc = keep_for_older(db, pgno, version, older)) != SQLITE_OK)
         return rc;

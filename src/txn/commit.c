@@ -97,6 +97,8 @@ static void publish(struct thr_conn *conn, uint64_t seq)
 
         if (!write->publish)
             continue;
+        if (write->wiped)
+            memset(thr_heap_page(&conn->db->heap, write->frame), 0, conn->db->heap.page_size);
         if ((older = thr_version_publish(&conn->db->heap, write->pgno, write->freed, write->frame, seq)) != 0)
             conn->superseded.at[conn->superseded.count++] = older;
         write->frame = 0; /* it is the database's now */

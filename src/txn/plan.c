@@ -73,6 +73,9 @@ static int add_version(struct thr_conn *conn, uint32_t pgno)
         return SQLITE_NOMEM;
     }
     write->frame = frame;
+    /* No content; and not zeros by chance, which would go to the file. */
+    thr_put32(frame_page(conn, write), UINT32_MAX);
+    thr_put32(frame_page(conn, write) + conn->db->heap.page_size - 4, UINT32_MAX);
     return SQLITE_OK;
 }
 
@@ -137,6 +140,28 @@ static int keep_page1(struct thr_conn *conn, uint8_t *page, const struct thr_pla
     return rc;
 }
 
+/* Did the pager wipe the page that it freed? With secure_delete it writes zeros; as a trunk, also the list. */
+static bool is_wiped(const uint8_t *page, uint32_t page_size)
+{
+    uint32_t leaves = thr_get32(page + 4), from = leaves > page_size / 4 - 2 ? page_size : 8 + 4 * leaves;
+
+    return from < page_size && page[from] == 0 && memcmp(page + from, page + from + 1, page_size - from - 1) == 0;
+}
+
+/* The page is free from now on. What it held goes from the file only if zeros are written there, like any content. */
+static int plan_freed(struct thr_conn *conn, const struct thr_plan *plan, struct thr_write *write, uint8_t *buffer)
+{
+    uint32_t page_size = conn->db->heap.page_size;
+    bool changed;
+
+    write->publish = write->freed = true;
+    write->wiped = plan->rewrite || is_wiped(frame_page(conn, write), page_size);
+    if (!write->wiped)
+        return SQLITE_OK;
+    memset(buffer, 0, page_size);
+    return thr_record_change(&conn->record, write->pgno, NULL, buffer, page_size, &changed);
+}
+
 static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct thr_map32 *marks,
                      struct thr_write *write, uint8_t *buffer)
 {
@@ -146,15 +171,13 @@ static int plan_page(struct thr_conn *conn, struct thr_plan *plan, const struct 
     bool was_free;
     int rc = SQLITE_OK;
 
-    write->publish = write->freed = false;
+    write->publish = write->freed = write->wiped = false;
     if (write->pgno > plan->page_count) { /* the transaction gave it back; was there something to give? */
         write->publish = write->freed = conn->is_alone && write->pgno <= conn->committed_count && !plan->resize;
         return SQLITE_OK;
     }
-    if (mark != NULL && *mark == MARK_FREED) {
-        write->publish = write->freed = true;
-        return SQLITE_OK;
-    }
+    if (mark != NULL && *mark == MARK_FREED)
+        return plan_freed(conn, plan, write, buffer);
     was_free = thr_space_is_free(&conn->db->heap, write->pgno, conn->snapshot); /* then, not now */
     /* Free before and after: a trunk page, or used only in between. With one free list (format 1) the marks of an earlier
      * format say nothing but that the content does not matter. */

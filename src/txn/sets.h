@@ -46,6 +46,7 @@ struct thr_write {
     uint32_t frame; /* 0: none (a page that was freed without being written) */
     bool publish;   /* set while committing: it has a difference worth publishing */
     bool freed;     /* set while committing: the page is free afterwards */
+    bool wiped;     /* set while committing: it is free, and zeros take the place of what it held (secure_delete) */
 };
 
 struct thr_writes {

@@ -1,9 +1,12 @@
-/* What SQLite's interface promises beside statements: a blob handle's write is there when it is closed without an error.
+/* What SQLite promises beside the results of statements: a blob handle's write is there when it is closed without an error;
+ * what was deleted under secure_delete is not in the file any more.
  *
  * SPDX-License-Identifier: MIT */
 #include "support.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The row changes under a handle that has written or is about to: either that write waits in vain, or the handle's fails. */
 static void blob_outside_begin(void **state)
@@ -66,11 +69,102 @@ static void blob_beside_a_reader(void **state)
     changed = db_try(b, "UPDATE t SET b=zeroblob(9)") == SQLITE_OK;
     rc = sqlite3_blob_close(blob);
     CHECK_EQUAL(rc & 0xff, changed ? SQLITE_BUSY : SQLITE_OK);
-    CHECK_EQUAL(db_int(b, "SELECT substr(b, 1, 4)='text' FROM t WHERE id=1"), !changed);
+    CHECK_EQUAL(db_int(b, "SELECT substr(b, 1, 4)=x'74657874' FROM t WHERE id=1"), !changed);
     stmt_end(select);
     db_close(a);
     db_close(b);
     oracle_check(path);
+}
+
+/* --- secure_delete --- */
+
+#define ROWS 300
+
+struct shredding {
+    char path[PATH_SIZE];
+    const char *auto_vacuum;
+};
+
+/* Rows that say which they are, on pages of their own and shared ones; two connections change and delete them, with stripes of
+ * free pages, and checkpoints, and a reader in between. No row with an id below 200 is left. */
+static void shred(void *arg)
+{
+    struct shredding *s = arg;
+    sqlite3 *a = db_open(s->path);
+    sqlite3 *b;
+    sqlite3_stmt *reader;
+
+    db_exec(a, "PRAGMA auto_vacuum=%s; CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE kept(v)",
+            s->auto_vacuum);
+    b = db_open(s->path);
+    db_exec(a, "PRAGMA secure_delete=on");
+    db_exec(b, "PRAGMA secure_delete=on; PRAGMA cache_size=5");
+    db_exec(a,
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n WHERE i<%d) "
+            "INSERT INTO t SELECT i, printf('ROW%%dx%%.*c', i, i%%7*i%%7*i, 'y') FROM n",
+            ROWS - 1);
+    db_exec(a, "PRAGMA wal_checkpoint");
+    db_exec(b, "DELETE FROM t WHERE id%%5=0 AND id<200");
+    db_exec(a, "INSERT INTO kept VALUES(zeroblob(20000))");
+    db_exec(a, "BEGIN; DELETE FROM t WHERE id%%5=1 AND id<200; INSERT INTO kept VALUES(zeroblob(9000)); COMMIT");
+    reader = db_prepare(b, "SELECT length(v) FROM t");
+    CHECK_EQUAL(sqlite3_step(reader), SQLITE_ROW);
+    db_exec(a, "UPDATE t SET v='gone' WHERE id%%5=2 AND id<200");
+    db_exec(a, "PRAGMA wal_checkpoint");
+    stmt_end(reader);
+    db_exec(b, "DELETE FROM t WHERE id%%5=3 AND id<200; DELETE FROM kept; PRAGMA incremental_vacuum(10)");
+    db_exec(a, "DELETE FROM t WHERE id<200");
+    db_close(b);
+    db_close(a);
+}
+
+static void shred_and_die(void *arg)
+{
+    struct shredding *s = arg;
+    sqlite3 *keep = db_open(s->path);
+
+    CHECK(keep != NULL); /* so that the others' close is not the last */
+    shred(arg);
+    _exit(0);
+}
+
+static void nothing_is_left(const char *path)
+{
+    int64_t size = file_size(path);
+    char *bytes = malloc((size_t)size + 1);
+    int seen = 0;
+
+    CHECK(bytes != NULL);
+    file_read(path, 0, bytes, (size_t)size);
+    for (char *at = bytes; (at = memmem(at, (size_t)(bytes + size - at), "ROW", 3)) != NULL; at++) {
+        int id = atoi(at + 3);
+
+        if (id < 200)
+            check_failed(__FILE__, __LINE__, "row %d of %s is deleted, and in the file", id, path);
+        seen++;
+    }
+    CHECK(seen >= ROWS - 200);
+    free(bytes);
+}
+
+static void what_is_deleted_is_gone(void **state)
+{
+    static const char *const modes[] = {"none", "full", "incremental"};
+    struct shredding s;
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        path_new(s.path, "shred");
+        s.auto_vacuum = modes[i % 3];
+        if (i < 3) {
+            shred(&s);
+        } else {
+            child_run(shred_and_die, &s);
+            db_close(db_open(s.path));
+        }
+        nothing_is_left(s.path);
+        oracle_check(s.path);
+    }
 }
 
 int main(void)
@@ -78,6 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blob_outside_begin),
         cmocka_unit_test(blob_beside_a_reader),
+        cmocka_unit_test(what_is_deleted_is_gone),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
