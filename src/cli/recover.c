@@ -44,12 +44,22 @@ static int help(const char *command)
     return THR_EXIT_OK;
 }
 
+/* Nothing stands beside the database? What cannot be looked at is not taken for absent. */
+static bool is_alone(const char *path)
+{
+    char *directory = sqlite3_mprintf("%s-journal", path);
+    struct stat status;
+    bool alone = directory != NULL && lstat(directory, &status) != 0 && (errno == ENOENT || errno == ENOTDIR);
+
+    sqlite3_free(directory);
+    return alone;
+}
+
 static int settle(const char *path)
 {
     uint64_t began_ns = thr_clock_ns();
     struct stat status;
     sqlite3 *db = NULL;
-    char *directory;
     bool plain;
     int rc;
 
@@ -57,10 +67,7 @@ static int settle(const char *path)
         fprintf(stderr, "throng: %s is a directory\n", path);
         return THR_EXIT_FAILED;
     }
-    if ((directory = sqlite3_mprintf("%s-journal", path)) == NULL)
-        return THR_EXIT_FAILED;
-    plain = stat(path, &status) == 0 && stat(directory, &status) != 0;
-    sqlite3_free(directory);
+    plain = stat(path, &status) == 0 && is_alone(path);
     rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "throng");
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
@@ -114,17 +121,18 @@ static int on_finding(void *whole, int columns, char **values, char **names)
 
 static int without_log(const char *path)
 {
-    char *directory = sqlite3_mprintf("%s-journal", path);
-    struct stat status;
     sqlite3 *db = NULL;
-    bool there = directory == NULL || stat(directory, &status) == 0, whole = false;
+    bool whole = false;
     int rc;
 
-    if (there)
-        fprintf(stderr, "throng: %s is there: recover the database with it, without --without-log\n",
-                directory == NULL ? "" : directory);
-    sqlite3_free(directory);
-    if (there || clear_mark(path) != THR_EXIT_OK)
+    if (!is_alone(path)) {
+        fprintf(stderr,
+                "throng: %s-journal is there, or cannot be looked at: recover the database with it, without "
+                "--without-log\n",
+                path);
+        return THR_EXIT_FAILED;
+    }
+    if (clear_mark(path) != THR_EXIT_OK)
         return THR_EXIT_FAILED;
     rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL);
     if (rc == SQLITE_OK)

@@ -52,7 +52,12 @@ class Command(Case):
         code, _, error = self.run_command("recover", "--without-log", self.path)
         self.assertEqual(code, 1)
         self.assertIn("recover the database with it", error)
-        shutil.rmtree(self.path + "-journal")
+        os.rename(self.path + "-journal", self.at("elsewhere"))
+        os.symlink(self.at("on a disk that is not there"), self.path + "-journal")
+        code, _, error = self.run_command("recover", "--without-log", self.path)
+        self.assertEqual(code, 1)
+        self.assertIn("recover the database with it", error)
+        os.unlink(self.path + "-journal")
         for command in ("recover", "detach"):
             code, _, error = self.run_command(command, self.path)
             self.assertEqual(code, 1)
