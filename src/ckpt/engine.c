@@ -96,6 +96,7 @@ static int make_directory(const struct thr_db *db)
 
 int thr_engine_start(struct thr_db *db, bool *incomplete_out)
 {
+    char text[128];
     int rc;
 
     *incomplete_out = false;
@@ -105,6 +106,8 @@ int thr_engine_start(struct thr_db *db, bool *incomplete_out)
             thr_log(SQLITE_READONLY, "throng: %s is opened read-only: its directory cannot be written", db->path);
             db->base.writable = false;
         } else if (rc != SQLITE_OK) {
+            thr_log(rc, "throng: cannot make the directory %s (%s): %s stays closed", db->directory,
+                    thr_os_error_text(thr_os_last_errno(), text, sizeof text), db->path);
             return rc == SQLITE_CONSTRAINT ? SQLITE_BUSY : rc;
         }
     }

@@ -60,7 +60,7 @@ int thr_os_open_parent(const char *path, const char **name_out)
 int thr_os_unlink(const char *path)
 {
     int err = thr_os_fault_path(THR_OS_UNLINK, path), directory = -1;
-    const char *name;
+    const char *name = path;
 
     if (err == 0 && (directory = thr_os_open_parent(path, &name)) < 0)
         err = errno;

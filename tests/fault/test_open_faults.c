@@ -213,6 +213,45 @@ static void situation_test(void **state)
     one_call_fails(*state);
 }
 
+/* The directory is not made, or cannot be filled: that is said, with its name, and nothing of it is left. */
+static void no_room_for_the_directory(void **state)
+{
+    struct fault_rule rules[] = {{THR_OS_MKDIR, NULL, 1, 1, 1, ENOSPC}, {THR_OS_ALLOCATE, NULL, 1, 1, 1, ENOSPC}};
+
+    (void)state;
+    support_needs_throng();
+    (void)path_beside(journal, path_new(path, "room"), "-journal");
+    plain();
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        log_clear();
+        fault_reset();
+        CHECK(fault_add(&rules[i]) >= 0);
+        CHECK_EQUAL(try_open(), SQLITE_FULL);
+        fault_reset();
+        CHECK(i > 0 || log_contains(journal));
+        CHECK_EQUAL(access(journal, F_OK), -1);
+        oracle_check(path);
+    }
+}
+
+/* What appears in the directory's place at the last moment is not removed. */
+static void a_directory_that_was_not_made_is_not_removed(void **state)
+{
+    struct fault_rule rule = {THR_OS_STAT, "-journal", 1, FAULT_FOREVER, 1, ENOENT};
+
+    (void)state;
+    support_needs_throng();
+    (void)path_beside(journal, path_new(path, "appeared"), "-journal");
+    plain();
+    CHECK_EQUAL(mkdir(journal, 0755), 0);
+    fault_reset();
+    CHECK(fault_add(&rule) >= 0);
+    CHECK_EQUAL(try_open(), SQLITE_BUSY);
+    fault_reset();
+    CHECK_EQUAL(rmdir(journal), 0);
+    oracle_check(path);
+}
+
 #define SITUATION(function, opens)                                                                         \
     {                                                                                                      \
         .name = #function, .test_func = situation_test, .initial_state = (void *)&(const struct situation) \
@@ -232,6 +271,8 @@ int main(void)
         SITUATION(foreign_directory, false),
         SITUATION(foreign_journal, false),
         SITUATION(linked_directory, false),
+        cmocka_unit_test(no_room_for_the_directory),
+        cmocka_unit_test(a_directory_that_was_not_made_is_not_removed),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
