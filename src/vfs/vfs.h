@@ -74,8 +74,8 @@ struct thr_main_file *thr_main_of(sqlite3 *db, const char *schema);
 int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *flags_out);
 
 /* open.c: databases open in this process, by device and inode. *out is shared; give it back with thr_db_release().
- * SQLITE_OK; SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*: the reason is in
- * the log (sqlite3_log). Blocks while another thread opens or closes a database, and while it is recovered. */
+ * SQLITE_OK; SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_PERM, SQLITE_CORRUPT, SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*: the
+ * reason is in the log (sqlite3_log). Blocks while another thread opens, recovers or closes the same database. */
 int thr_db_acquire(const char *path, int flags, struct thr_open_db **out, struct thr_db **db_out, bool *read_only_out);
 void thr_db_release(struct thr_open_db *open_db);
 void thr_db_identity(const struct thr_open_db *open_db, sqlite3_int64 *id);
