@@ -12,7 +12,14 @@
 #include "../txn/page1.h"
 #include "stock.h"
 
-enum { STEP_ENTRIES = 512, STEP_PAGES = 24, TRIM_ENTRIES = 2048, WRITE_BACK_PAGES = 2048 };
+enum {
+    STEP_ENTRIES = 512,
+    STEP_PAGES = 24,
+    TRIM_ENTRIES = 2048,
+    WRITE_BACK_PAGES = 2048,
+    SWEEP_LOOKS = 2048,
+    RELIEF_PIECES = 1000
+};
 /* So many times checkpoint_bytes of log may an old snapshot hold back. Then what it sees in the file is copied to the
  * heap instead. */
 enum { PASS_FACTOR = 8, BEHIND_FACTOR = 2 };
@@ -183,7 +190,7 @@ static int shrink(struct thr_db *db)
 static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
 {
     THR_POINT("cycle-begins");
-    thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
+    thr_frames_sweep(&db->heap, SWEEP_LOOKS);
     db->checkpoint_passing = pass || live / PASS_FACTOR >= db->checkpoint_bytes;
     db->checkpoint_target = pin(db);
     find_bounds(db);
@@ -193,6 +200,14 @@ static void cycle_begin(struct thr_db *db, uint64_t live, bool pass)
     if (db->checkpoint_durable && thr_log_sync(&db->log, db->checkpoint_target) != SQLITE_OK)
         db->checkpoint_page = 0;
     THR_POINT("cycle-begun");
+}
+
+/* The heap has forgotten what it can. */
+static void heap_settled(struct thr_db *db)
+{
+    atomic_store_explicit(&db->frames_after, atomic_load_explicit(&db->shm.head->frames_used, memory_order_relaxed),
+                          memory_order_relaxed);
+    thr_heap_shrink(&db->heap);
 }
 
 static int cycle_end(struct thr_db *db)
@@ -225,14 +240,19 @@ static int cycle_end(struct thr_db *db)
     (void)shrink(db); /* if it fails, the file is longer than need be, and nothing else */
     atomic_store_explicit(&db->live_after, atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed),
                           memory_order_relaxed);
+    thr_frames_settle(&db->heap, &db->checkpoint_frames);
+    unpin(db);
+    thr_frames_sweep(&db->heap, UINT32_MAX);
     if (thr_heap_is_large(&db->heap)) {
         db->trim_seq = db->checkpoint_target;
         atomic_store_explicit(&db->trim_page, 1, memory_order_relaxed);
+    } else {
+        heap_settled(db);
     }
     return SQLITE_OK;
 }
 
-/* Let the heap forget newest versions that the file has, as long as it is large. */
+/* Let the heap forget newest versions that the file has, as long as it is large (or all of them: trim_all). */
 static void trim(struct thr_db *db, uint32_t entries)
 {
     struct thr_shm *shm = &db->shm;
@@ -259,9 +279,14 @@ static void trim(struct thr_db *db, uint32_t entries)
         thr_version_unlink_newest(&db->heap, &db->checkpoint_frames, pgno, index, floor);
     }
     unpin(db);
-    atomic_store_explicit(&db->trim_page, pgno <= db->checkpoint_end && thr_heap_is_large(&db->heap) ? pgno : 0,
-                          memory_order_relaxed);
-    thr_frames_reclaim(&db->heap, &db->checkpoint_frames);
+    thr_frames_settle(&db->heap, &db->checkpoint_frames);
+    thr_frames_sweep(&db->heap, TRIM_ENTRIES * 2);
+    if (pgno > db->checkpoint_end || !(db->trim_all || thr_heap_is_large(&db->heap))) {
+        pgno = 0;
+        db->trim_all = false;
+        heap_settled(db);
+    }
+    atomic_store_explicit(&db->trim_page, pgno, memory_order_relaxed);
 }
 
 /* Whether the whole cycle writes what one snapshot sees; else each piece what everybody sees by then, which is never less.
@@ -294,6 +319,7 @@ static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages, bool 
                 atomic_fetch_add_explicit(&head->counter[THR_COUNT_CHECKPOINT_PAGES], 1, memory_order_relaxed);
         }
     }
+    thr_frames_settle(&db->heap, &db->checkpoint_frames);
     if (may_block && db->checkpoint_durable && db->checkpoint_page - db->checkpoint_flushed >= WRITE_BACK_PAGES) {
         db->checkpoint_flushed = db->checkpoint_page;
         thr_os_write_back(db->base.fd, 0, 0); /* the sync at the end is to find little left */
@@ -334,13 +360,22 @@ static int piece(struct thr_db *db, uint32_t times, bool pass, bool may_block, b
     return rc;
 }
 
+/* Heap and log have grown since the last cycle so far that another one would help. */
+static bool heap_is_due(const struct thr_db *db)
+{
+    uint32_t used = atomic_load_explicit(&db->shm.head->frames_used, memory_order_relaxed);
+    uint32_t soft = atomic_load_explicit(&db->heap.soft_frames, memory_order_relaxed);
+
+    return thr_heap_is_large(&db->heap) &&
+           (atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed) >=
+                atomic_load_explicit(&db->live_after, memory_order_relaxed) + db->pressure_bytes ||
+            used >= atomic_load_explicit(&db->frames_after, memory_order_relaxed) + soft / 8);
+}
+
 static bool is_due(const struct thr_db *db)
 {
-    uint64_t live = atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed);
-
-    return live >= db->checkpoint_bytes || atomic_load_explicit(&db->trim_page, memory_order_relaxed) != 0 ||
-           (thr_heap_is_large(&db->heap) &&
-            live >= atomic_load_explicit(&db->live_after, memory_order_relaxed) + db->pressure_bytes);
+    return atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed) >= db->checkpoint_bytes ||
+           atomic_load_explicit(&db->trim_page, memory_order_relaxed) != 0 || heap_is_due(db);
 }
 
 bool thr_checkpoint_try(struct thr_db *db, uint32_t times, bool may_block)
@@ -368,6 +403,23 @@ void thr_checkpoint_tend_log(struct thr_db *db)
         thr_log_write_back(&db->log);
 }
 
+/* A transaction found no room: the next one is to find as much as there can be. */
+static void forget_all(struct thr_db *db)
+{
+    struct thr_head *head = db->shm.head;
+
+    thr_checkpoint_run(db, false);
+    if (!thr_mutex_lock(&head->checkpoint_lock, RUN_PATIENCE_NS))
+        return;
+    if (db->checkpoint_page == 0) {
+        db->trim_all = true;
+        db->trim_seq = atomic_load_explicit(&head->horizon, memory_order_relaxed);
+        atomic_store_explicit(&db->trim_page, 1, memory_order_relaxed);
+    }
+    thr_mutex_unlock(&head->checkpoint_lock);
+    thr_checkpoint_run(db, false);
+}
+
 void thr_checkpoint_step(struct thr_db *db)
 {
     bool is_behind = thr_checkpoint_is_behind(db);
@@ -379,7 +431,14 @@ void thr_checkpoint_step(struct thr_db *db)
     thr_checkpoint_try(db, is_behind ? 4 : 1, !db->has_checkpointer);
     if (atomic_load_explicit(&db->heap_short, memory_order_relaxed) != 0 &&
         atomic_exchange_explicit(&db->heap_short, 0, memory_order_relaxed) != 0)
-        thr_checkpoint_run(db, false); /* the next transaction is to find room */
+        forget_all(db);
+    for (int n = 0; n < RELIEF_PIECES && thr_heap_is_tight(&db->heap) && thr_checkpoint_try(db, 16, true); n++)
+        ;
+}
+
+void thr_checkpoint_make_room(struct thr_db *db)
+{
+    thr_checkpoint_run(db, false);
 }
 
 int thr_checkpoint_run(struct thr_db *db, bool pass)
@@ -583,6 +642,8 @@ int thr_checkpoint_resize(struct thr_db *db)
     db->file_pages = 0;
     db->pages_high = db->pages_next = header.page_count;
     atomic_store_explicit(&db->trim_page, 0, memory_order_relaxed);
+    atomic_store_explicit(&db->frames_after, 0, memory_order_relaxed);
+    db->trim_all = false;
     unpin(db);
     atomic_store_explicit(&head->page_size, header.page_size, memory_order_relaxed);
     atomic_store_explicit(&db->usable_size, header.usable_size, memory_order_relaxed);

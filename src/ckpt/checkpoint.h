@@ -25,6 +25,10 @@ void thr_checkpoint_tend_log(struct thr_db *db);
  * SQLITE_OK; SQLITE_BUSY: snapshots in use hold some of it back; SQLITE_FULL, SQLITE_IOERR_*: the log is kept. */
 int thr_checkpoint_run(struct thr_db *db, bool pass);
 
+/* struct thr_db.make_room: end a cycle that holds frames back, and let the heap forget what the file has. Blocks; the
+ * caller's own snapshot may be in use. */
+void thr_checkpoint_make_room(struct thr_db *db);
+
 /* --- checkpointer.c: a thread that takes the steps instead of whoever commits --- */
 
 /* If it cannot be started, that is logged, and callers go on to take the steps. */

@@ -128,6 +128,10 @@ int thr_engine_start(struct thr_db *db, bool *incomplete_out)
 
 void thr_engine_stop(struct thr_db *db)
 {
+#ifdef THR_SLOW_ASSERTS
+    if (!thr_log_failed(&db->log)) /* then the versions of commits that nobody will see are nowhere */
+        thr_heap_check(&db->heap, NULL);
+#endif
     thr_log_close(&db->log);
     thr_heap_close(&db->heap);
     thr_shm_close(&db->shm);

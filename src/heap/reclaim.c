@@ -11,9 +11,9 @@
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
-#include "heap.h"
+#include "list.h"
 
-enum { SNAPSHOTS_MAX = 512 };
+enum { SNAPSHOTS_MAX = 512, TAKE_LOOKS = 512 };
 
 /* The snapshots in use, ascending. With more than SNAPSHOTS_MAX of them, `all_from` covers the rest. */
 struct in_use {
@@ -92,13 +92,11 @@ bool thr_snapshots_before(const struct thr_shm *shm, uint64_t seq, struct thr_sn
     return use.all_from == UINT64_MAX;
 }
 
-/* Whether some snapshot in use lies in [from, to). */
-static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
+/* The oldest snapshot in use from `from` on; UINT64_MAX: none. */
+static uint64_t first_from(const struct in_use *use, uint64_t from)
 {
     uint32_t low = 0, high = use->count;
 
-    if (to > use->all_from || to > use->visible)
-        return true;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
 
@@ -107,64 +105,198 @@ static bool seen(const struct in_use *use, uint64_t from, uint64_t to)
         else
             high = middle;
     }
-    return low < use->count && use->seq[low] < to;
+    return low < use->count ? use->seq[low] : UINT64_MAX;
 }
 
-static bool reclaim_one(struct thr_heap *heap, struct thr_frames *own, const struct in_use *use, uint32_t index,
-                        bool *visible_out)
+/* What is to become of a superseded frame. */
+enum fate {
+    FREE,  /* no snapshot can see it, and it is in no chain any more */
+    HELD,  /* until the snapshot *holder_out has ended */
+    SOON,  /* it can go shortly: what superseded it is not visible yet, or its chain is busy */
+    LATER, /* nothing can be said: there are very many snapshots */
+};
+
+static enum fate fate_of(struct thr_heap *heap, const struct in_use *use, uint32_t index, uint64_t *holder_out)
 {
     const struct thr_frame *frame = thr_heap_frame(heap, index);
     uint64_t from = atomic_load_explicit(&frame->seq, memory_order_relaxed);
     uint64_t to = atomic_load_explicit(&frame->superseded, memory_order_relaxed);
+    bool unlinked = atomic_load_explicit(&frame->newer, memory_order_relaxed) == THR_FRAME_UNLINKED;
 
-    *visible_out = seen(use, from, to);
-    if (*visible_out)
-        return false;
-    if (atomic_load_explicit(&frame->newer, memory_order_relaxed) != THR_FRAME_UNLINKED &&
-        !thr_version_unlink(heap, index, use->floor))
-        return false;
-    thr_frame_give(heap, own, index);
-    return true;
+    THR_ASSERT(from < to);
+    if ((*holder_out = first_from(use, from)) < to)
+        return HELD;
+    if (to > use->all_from)
+        return LATER;
+    if (unlinked)
+        return FREE; /* a snapshot that is yet to be taken looks at the chain after that */
+    if (to > use->visible)
+        return SOON;
+    switch (thr_version_unlink(heap, index, use->floor)) {
+    case THR_UNLINKED:
+        return FREE;
+    case THR_UNLINK_BUSY:
+        return SOON;
+    case THR_UNLINK_TOO_NEW:
+        break;
+    }
+    THR_ASSERT(use->floor < to);
+    *holder_out = use->floor;
+    return HELD;
 }
 
-uint32_t thr_frames_reclaim(struct thr_heap *heap, struct thr_frames *own)
+static void hold(const struct thr_heap *heap, struct thr_shard *shard, uint64_t holder, uint32_t index)
 {
-    struct in_use use;
-    uint32_t index, next, freed = 0, *link;
-    bool visible;
+    struct thr_frame_list *list = &shard->again;
 
-    thr_frames_check(heap, own);
-    if (own->young_head == 0 && own->pinned == 0)
-        return 0;
+    for (uint32_t i = 0; i < THR_HOLDERS; i++) {
+        if (shard->held[i].frames.count == 0)
+            list = &shard->held[i].frames;
+        if (shard->held[i].frames.count == 0 || shard->held[i].seq != holder)
+            continue;
+        list = &shard->held[i].frames;
+        break;
+    }
+    thr_list_append(heap, list, index);
+    for (uint32_t i = 0; i < THR_HOLDERS; i++)
+        if (list == &shard->held[i].frames)
+            shard->held[i].seq = holder;
+}
+
+/* Choose what is to be looked at: new ones, those whose holder has ended, and others if `all`, or after as many new ones.
+ * The shard's lock is held: a frame that came to the shard, out of its chain, after the snapshots in use were read could be
+ * seen by one that was not among them. False: there is nothing. */
+static bool wake(const struct thr_heap *heap, struct thr_shard *shard, bool all, struct in_use *use)
+{
+    uint32_t superseded = shard->young.count + shard->again.count;
+
+    for (uint32_t i = 0; i < THR_HOLDERS; i++)
+        superseded += shard->held[i].frames.count;
+    if (superseded == 0)
+        return false;
     THR_POINT("reclaim");
-    snapshots_in_use(heap->shm, &use);
-    if (own->pinned != 0 && use.floor != own->pinned_floor) {
-        own->pinned_floor = use.floor;
-        for (link = &own->pinned; (index = *link) != 0;) {
-            next = thr_heap_frame(heap, index)->garbage_next;
-            if (reclaim_one(heap, own, &use, index, &visible)) {
-                *link = next;
-                freed++;
-            } else {
-                link = &thr_heap_frame(heap, index)->garbage_next;
-            }
+    snapshots_in_use(heap->shm, use);
+    for (uint32_t i = 0; i < THR_HOLDERS; i++) {
+        uint64_t seq = shard->held[i].seq;
+
+        if (shard->held[i].frames.count > 0 && first_from(use, seq) != seq && seq < use->all_from)
+            thr_list_splice(heap, &shard->young, &shard->held[i].frames);
+    }
+    if (all || shard->fresh >= shard->again.count) {
+        thr_list_splice(heap, &shard->young, &shard->again);
+        shard->fresh = 0;
+    }
+    return shard->young.count > 0;
+}
+
+/* Look at so many frames of the shard, and add those that are free to `free`, until it has as many as `want`. The shard's
+ * lock is held. */
+static void reclaim(struct thr_heap *heap, struct thr_shard *shard, const struct in_use *use, uint32_t looks,
+                    uint32_t want, struct thr_frame_list *free)
+{
+    uint32_t before = free->count, index;
+    uint64_t holder;
+
+    looks = looks < shard->young.count ? looks : shard->young.count;
+    for (; looks > 0 && free->count < want; looks--) {
+        index = thr_list_pop(heap, &shard->young);
+        switch (fate_of(heap, use, index, &holder)) {
+        case FREE:
+            THR_ASSERT(atomic_load_explicit(&thr_heap_frame(heap, index)->newer, memory_order_relaxed) ==
+                       THR_FRAME_UNLINKED);
+            /* Before anything else changes: a reader may still stand on it (see struct thr_frame). */
+            atomic_store_explicit(&thr_heap_frame(heap, index)->seq, THR_FRAME_PRIVATE, memory_order_relaxed);
+            thr_list_push(heap, free, index);
+            break;
+        case HELD:
+            hold(heap, shard, holder, index);
+            break;
+        case SOON:
+            thr_list_append(heap, &shard->young, index);
+            break;
+        case LATER:
+            thr_list_append(heap, &shard->again, index);
+            break;
         }
     }
-    index = own->young_head;
-    own->young_head = own->young_tail = 0;
-    for (; index != 0; index = next) {
-        next = thr_heap_frame(heap, index)->garbage_next;
-        if (reclaim_one(heap, own, &use, index, &visible)) {
-            freed++;
-        } else if (visible &&
-                   atomic_load_explicit(&thr_heap_frame(heap, index)->seq, memory_order_relaxed) <= use.floor) {
-            /* Only the oldest snapshot's end can free it: do not look again before that. */
-            thr_heap_frame(heap, index)->garbage_next = own->pinned;
-            own->pinned = index;
-            own->pinned_floor = use.floor;
-        } else {
-            thr_frame_retire(heap, own, index);
-        }
+    atomic_fetch_add_explicit(&heap->shm->head->counter[THR_COUNT_FRAMES_RECLAIMED], free->count - before,
+                              memory_order_relaxed);
+}
+
+void thr_shard_take(struct thr_heap *heap, struct thr_frames *own, uint32_t want)
+{
+    struct thr_head *head = heap->shm->head;
+    uint32_t at = own->shard % THR_SHARDS, index;
+    struct thr_shard *shard = &head->shard[at];
+    struct thr_frame_list free = {0};
+    struct in_use use;
+
+    if (!thr_mutex_try(&head->shard_lock[at]))
+        return;
+    if (shard->free.count < want && wake(heap, shard, false, &use))
+        reclaim(heap, shard, &use, TAKE_LOOKS, UINT32_MAX, &free);
+    while (own->free.count < want &&
+           ((index = thr_list_pop(heap, &free)) != 0 || (index = thr_list_pop(heap, &shard->free)) != 0))
+        thr_list_push(heap, &own->free, index);
+    if (shard->free.count + free.count <= heap->shard_free)
+        thr_list_splice(heap, &shard->free, &free);
+    thr_mutex_unlock(&head->shard_lock[at]);
+    thr_stock_give(heap, &free);
+}
+
+uint32_t thr_frames_sweep(struct thr_heap *heap, uint32_t looks)
+{
+    struct thr_head *head = heap->shm->head;
+    struct in_use use;
+    uint32_t freed = 0;
+
+    if (heap->fd < 0)
+        return 0;
+    THR_POINT("sweep");
+    for (uint32_t at = 0; at < THR_SHARDS; at++) {
+        struct thr_frame_list free = {0};
+
+        if (!thr_mutex_try(&head->shard_lock[at]))
+            continue;
+        if (wake(heap, &head->shard[at], false, &use))
+            reclaim(heap, &head->shard[at], &use, looks, UINT32_MAX, &free);
+        thr_mutex_unlock(&head->shard_lock[at]);
+        freed += free.count;
+        thr_stock_give(heap, &free);
     }
     return freed;
+}
+
+uint32_t thr_frames_gather(struct thr_heap *heap, uint32_t want, bool wait)
+{
+    struct thr_head *head = heap->shm->head;
+    struct in_use use;
+    uint32_t found = 0;
+    bool all = wait;
+
+    THR_POINT("gather");
+    if (!all) {
+        thr_mutex_lock(&head->heap_lock, UINT64_MAX);
+        all = head->frame_count - head->swept_count >= head->frame_count / 8;
+        if (all)
+            head->swept_count = head->frame_count;
+        thr_mutex_unlock(&head->heap_lock);
+    }
+    for (uint32_t at = 0; at < THR_SHARDS && found < want; at++) {
+        struct thr_shard *shard = &head->shard[at];
+        struct thr_frame_list free = {0};
+
+        if (!wait && !thr_mutex_try(&head->shard_lock[at]))
+            continue;
+        if (wait)
+            thr_mutex_lock(&head->shard_lock[at], UINT64_MAX);
+        if (wait)
+            thr_list_splice(heap, &free, &shard->free);
+        if (wake(heap, shard, all, &use))
+            reclaim(heap, shard, &use, UINT32_MAX, want, &free);
+        thr_mutex_unlock(&head->shard_lock[at]);
+        found += free.count;
+        thr_stock_give(heap, &free);
+    }
+    return found;
 }

@@ -15,10 +15,14 @@
  * Two neighbours must not be taken out or put in at once, hence the unlink lock of a page; it is held for a few loads.
  * Publication at the head of the chain goes on meanwhile, by compare-and-swap.
  *
- * `newer` leads the other way, for whoever takes a frame out: on a page that everybody writes the chain may be long, as
- * superseded frames stay until their owner needs one. It is 0 while the frame is the newest. From 0 it is changed by who
- * publishes the next one, after that is in the chain; so who takes out a frame that is not the newest any more may still
- * find 0, and then looks for the place from the head of the chain on. In all other cases it changes under the unlink lock.
+ * `newer` leads the other way, for the unlinker: on a page that all connections write the chain may be long, as superseded
+ * frames stay until a connection needs one. It is 0 while the frame is the newest. The committer that publishes the next
+ * one changes it from 0, after that is in the chain, and only for the frame that it supersedes: that one stays where it is
+ * until the committer retires it (nobody else may, and a checkpointer that takes out the newest frame finds that it is not
+ * the newest any more). A frame that was superseded before, by a version that is in the file only, may be taken out and
+ * used again in another chain in that very moment: its `newer` stays 0. So an unlinker may find 0 in a frame that is not the
+ * newest, and then looks for the place from the head of the chain on. In all other cases `newer` changes under the unlink
+ * lock.
  *
  * SPDX-License-Identifier: MIT */
 #include "../os/assert.h"
@@ -52,7 +56,7 @@ uint32_t thr_version_find(const struct thr_heap *heap, uint32_t pgno, uint64_t s
     uint32_t index, older, marked;
     uint64_t frame_seq, superseded;
 
-    if (heap->at == NULL || (newest = thr_shm_newest(heap->shm, pgno)) == NULL)
+    if (heap->fd < 0 || (newest = thr_shm_newest(heap->shm, pgno)) == NULL)
         return 0;
 again:
     index = atomic_load_explicit(newest, memory_order_seq_cst); /* after the snapshot was announced */
@@ -62,7 +66,7 @@ again:
         frame_seq = atomic_load_explicit(&frame->seq, memory_order_acquire); /* pairs with publish() */
         if (frame_seq <= seq) {
             superseded = atomic_load_explicit(&frame->superseded, memory_order_acquire);
-            marked = atomic_load_explicit(&frame->pgno, memory_order_relaxed);
+            marked = atomic_load_explicit(&frame->pgno, memory_order_acquire); /* before `seq` is looked at again */
             if ((marked & ~THR_PGNO_FREE) != pgno) /* used again for another page under us */
                 goto again;
             if (superseded != 0 && superseded <= seq) {
@@ -92,7 +96,7 @@ uint64_t thr_version_newest_seq(const struct thr_heap *heap, uint32_t pgno)
     uint64_t seq, superseded;
     uint32_t index;
 
-    if (heap->at == NULL || (newest = thr_shm_newest(heap->shm, pgno)) == NULL)
+    if (heap->fd < 0 || (newest = thr_shm_newest(heap->shm, pgno)) == NULL)
         return 0;
     /* While we look the newest frame may become the second newest and go. */
     for (;;) {
@@ -110,9 +114,10 @@ uint32_t thr_version_publish(struct thr_heap *heap, uint32_t pgno, bool is_free,
 {
     _Atomic uint32_t *newest = thr_shm_newest(heap->shm, pgno);
     struct thr_frame *frame = thr_heap_frame(heap, index), *before;
-    uint32_t older = atomic_load_explicit(newest, memory_order_acquire), none = 0;
+    uint32_t older = atomic_load_explicit(newest, memory_order_acquire);
     bool supersedes;
 
+    THR_ASSERT(atomic_load_explicit(&frame->seq, memory_order_relaxed) == THR_FRAME_PRIVATE);
     atomic_store_explicit(&frame->superseded, 0,
                           memory_order_release); /* after FRAME_PRIVATE: see thr_version_find() */
     atomic_store_explicit(&frame->newer, 0, memory_order_relaxed);
@@ -124,12 +129,11 @@ uint32_t thr_version_publish(struct thr_heap *heap, uint32_t pgno, bool is_free,
         atomic_store_explicit(&frame->seq, seq, memory_order_release);
     } while (!atomic_compare_exchange_strong_explicit(newest, &older, index, memory_order_seq_cst,
                                                       memory_order_acquire)); /* pairs with thr_version_find() */
-    /* Unless it has been taken out meanwhile: it may be in another chain by now. */
-    if (before != NULL)
-        (void)atomic_compare_exchange_strong_explicit(&before->newer, &none, index, memory_order_release,
-                                                      memory_order_relaxed); /* pairs with unlink_locked() */
     if (!supersedes)
-        return 0;
+        return 0; /* `before` may go at any moment: find_newer() finds its place without us */
+    THR_ASSERT(atomic_load_explicit(&before->seq, memory_order_relaxed) < seq);
+    THR_ASSERT(atomic_load_explicit(&before->newer, memory_order_relaxed) == 0);
+    atomic_store_explicit(&before->newer, index, memory_order_release); /* pairs with unlink_locked() */
     atomic_store_explicit(&before->superseded, seq, memory_order_release);
     return older;
 }
@@ -173,6 +177,18 @@ static uint32_t find_newer(const struct thr_heap *heap, uint32_t pgno, uint32_t 
     }
 }
 
+/* A costly look, for an assert. The lock is held: nothing leaves the chain meanwhile. */
+#ifdef THR_SLOW_ASSERTS
+static bool is_in_chain(const struct thr_heap *heap, uint32_t pgno, uint32_t index)
+{
+    uint32_t at = atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire);
+
+    while (at != 0 && at != index)
+        at = atomic_load_explicit(&thr_heap_frame(heap, at)->older, memory_order_acquire);
+    return at != 0;
+}
+#endif
+
 /* Take `index` out of the chain in which it is. The lock is held. */
 static bool unlink_locked(struct thr_heap *heap, uint32_t pgno, uint32_t index, uint64_t floor)
 {
@@ -193,21 +209,22 @@ static bool unlink_locked(struct thr_heap *heap, uint32_t pgno, uint32_t index, 
     atomic_store_explicit(&thr_heap_frame(heap, newer)->older, older,
                           memory_order_release); /* pairs with thr_version_find() */
 done:
+    THR_SLOW_ASSERT(!is_in_chain(heap, pgno, index));
     atomic_store_explicit(&frame->newer, THR_FRAME_UNLINKED, memory_order_relaxed);
     return true;
 }
 
-bool thr_version_unlink(struct thr_heap *heap, uint32_t index, uint64_t floor)
+enum thr_unlinked thr_version_unlink(struct thr_heap *heap, uint32_t index, uint64_t floor)
 {
     uint32_t pgno = atomic_load_explicit(&thr_heap_frame(heap, index)->pgno, memory_order_relaxed) & ~THR_PGNO_FREE;
     _Atomic uint8_t *lock = lock_of(heap, pgno);
     bool done;
 
     if (!lock_try(lock))
-        return false;
+        return THR_UNLINK_BUSY;
     done = unlink_locked(heap, pgno, index, floor);
     unlock(lock);
-    return done;
+    return done ? THR_UNLINKED : THR_UNLINK_TOO_NEW;
 }
 
 void thr_version_insert(struct thr_heap *heap, struct thr_frames *own, uint32_t pgno, bool is_free, uint32_t index,
@@ -217,6 +234,7 @@ void thr_version_insert(struct thr_heap *heap, struct thr_frames *own, uint32_t 
     struct thr_frame *frame = thr_heap_frame(heap, index), *newer = NULL;
     uint32_t at, newer_index = 0;
 
+    THR_ASSERT(atomic_load_explicit(&frame->seq, memory_order_relaxed) == THR_FRAME_PRIVATE);
     lock_take(lock);
     at = atomic_load_explicit(thr_shm_newest(heap->shm, pgno), memory_order_acquire);
     while (at != 0 && atomic_load_explicit(&thr_heap_frame(heap, at)->seq, memory_order_acquire) > seq) {

@@ -85,7 +85,10 @@ int thr_os_truncate(int fd, int64_t bytes); /* SQLITE_OK, SQLITE_FULL, SQLITE_IO
  * back to writing zeros past the end and over blocks that read as zeros; then, and only then, nobody else may store
  * in the range or allocate it meanwhile. On failure the file may have grown. May take long for large ranges. */
 int thr_os_allocate(int fd, int64_t offset, int64_t bytes); /* SQLITE_OK, SQLITE_FULL, SQLITE_IOERR_WRITE */
-int thr_os_sync(int fd);                                    /* fdatasync; blocks; SQLITE_OK, SQLITE_IOERR_FSYNC */
+/* Give the disk space of a range inside the file back: it reads as zeros, and must be allocated before it is stored to
+ * through a mapping. SQLITE_OK, SQLITE_IOERR_WRITE (also where the file system cannot). */
+int thr_os_punch(int fd, int64_t offset, int64_t bytes);
+int thr_os_sync(int fd); /* fdatasync; blocks; SQLITE_OK, SQLITE_IOERR_FSYNC */
 /* Begin to write what is dirty in that range (0 bytes: to the end), without waiting for it: a later thr_os_sync() has less
  * to do. A hint. */
 void thr_os_write_back(int fd, int64_t offset, int64_t bytes);

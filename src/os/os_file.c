@@ -367,6 +367,14 @@ int thr_os_allocate(int fd, int64_t offset, int64_t bytes)
     return rc == SQLITE_OK || rc == SQLITE_FULL ? rc : SQLITE_IOERR_WRITE;
 }
 
+int thr_os_punch(int fd, int64_t offset, int64_t bytes)
+{
+    int err = thr_os_fault_fd(THR_OS_ALLOCATE, fd);
+
+    THR_OS_TRY(err, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes));
+    return err == 0 ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_WRITE);
+}
+
 int thr_os_sync(int fd)
 {
     int err = thr_os_fault_fd(THR_OS_SYNC, fd);

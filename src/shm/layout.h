@@ -23,6 +23,8 @@
 #define THR_SLOT_MAX 16384u
 #define THR_GATES 64u         /* queues for conflicts, by page number */
 #define THR_UNLINK_LOCKS 256u /* by page number */
+#define THR_SHARDS 32u        /* of the heap's lists, by slot */
+#define THR_HOLDERS 6u        /* snapshots for which a shard keeps frames apart */
 #define THR_FILTER_WORDS 1024u
 #define THR_EXTENTS 1024u /* commits that may wait to be durable, and a few */
 #define THR_CONFLICT_PAGES 64u
@@ -72,6 +74,30 @@ enum thr_counter {
     THR_COUNTERS
 };
 
+/* Frames of the heap, linked by their headers' garbage_next; all zero when it is empty. */
+struct thr_frame_list {
+    uint32_t first, last, count;
+};
+
+/* Frames that are free, or superseded, and belong to no transaction. Those of a connection go to the shard of its slot, so
+ * that few connections share one; any connection that is short of frames may go through all of them.
+ *   field  writer          guard
+ *   all    lock's holder   the shard's lock (struct thr_head.shard_lock)
+ *
+ *   free   few: more than that go to the common stock
+ *   young  superseded, to be looked at
+ *   held   superseded, seen by snapshot `seq`: to be looked at when that has ended
+ *   again  superseded, seen by more snapshots than `held` has places: to be looked at after as many new ones */
+struct thr_shard {
+    _Alignas(THR_CACHE_LINE) struct thr_frame_list free;
+    struct thr_frame_list young, again;
+    uint32_t fresh; /* superseded since `again` was looked at */
+    struct {
+        uint64_t seq;
+        struct thr_frame_list frames;
+    } held[THR_HOLDERS];
+};
+
 /* A page that made transactions fail (conflicts.h). */
 struct thr_conflict_page {
     uint32_t pgno; /* 0: unused */
@@ -107,6 +133,13 @@ struct thr_conflict_page {
  *   protected_end  holder of turn_lock         atomic; pages that the protected transaction knows of
  *   filter         the protected transaction   atomic OR; a bit for each page that it read or wrote
  *   barrier        who rebases                 atomic; non-zero: no new snapshots
+ *   free_frames    any connection              heap_lock; frames that are in no shard
+ *   next_frame     any connection              heap_lock; the first frame that was never used
+ *   frame_count    any connection              heap_lock; frames of the file `heap`; those in holes have no disk space
+ *   swept_count    any connection              heap_lock; frame_count when all shards were last gone through
+ *   holes          any connection              heap_lock; list of groups without disk space, by their first frame
+ *   hole_count     any connection              heap_lock; how many
+ *   frames_used    any connection              heap_lock; neither in the common stock nor in holes
  *   conflicts      whoever lost                conflict_lock */
 struct thr_head {
     char magic[8];
@@ -146,12 +179,16 @@ struct thr_head {
     _Atomic uint32_t pool_cursor;
     _Atomic uint32_t stripe_want;
     _Atomic uint64_t rewrite_seq;
-    _Alignas(THR_CACHE_LINE) uint32_t free_frames; /* heap_lock: list of free frames, linked by their headers */
-    uint32_t next_frame;                           /* heap_lock: never used before */
-    uint32_t frame_count;                          /* heap_lock: frames that have disk space */
-    _Atomic uint32_t frames_used;                  /* heap_lock to write: given out */
+    _Alignas(THR_CACHE_LINE) struct thr_frame_list free_frames;
+    uint32_t next_frame;
+    uint32_t frame_count;
+    uint32_t swept_count;
+    uint32_t holes;
+    uint32_t hole_count;
+    _Atomic uint32_t frames_used;
     _Atomic uint32_t frames_peak;
-    uint32_t orphans; /* heap_lock: superseded frames of closed connections, linked by garbage_next */
+    _Alignas(THR_CACHE_LINE) struct thr_mutex shard_lock[THR_SHARDS];
+    struct thr_shard shard[THR_SHARDS];
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t counter[16];
     struct thr_mutex gate[THR_GATES];
     _Alignas(THR_CACHE_LINE) _Atomic uint8_t unlink_lock[THR_UNLINK_LOCKS];

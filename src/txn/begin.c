@@ -425,6 +425,7 @@ void thr_txn_end_write(struct thr_conn *conn)
         return;
     thr_commit_abort(conn);
     thr_txn_discard(conn);
+    thr_frames_settle(&conn->db->heap, &conn->frames);
     conn->writing = conn->committed = false;
     leave_writer(conn);
     thr_gate_leave(conn, committed);

@@ -436,6 +436,7 @@ int thr_commit_finish(struct thr_conn *conn)
         thr_stripe_forget(&conn->stripe);
     atomic_store_explicit(&conn->slot->committed, 0, memory_order_seq_cst);
     thr_txn_discard(conn); /* what was not worth publishing must not be read again */
+    thr_frames_settle(&conn->db->heap, &conn->frames);
     return rc;
 }
 

@@ -49,6 +49,7 @@ int thr_conn_open(struct thr_db *db, bool read_only, struct thr_conn **out)
     if ((rc = thr_shm_slot_acquire(&db->shm, &conn->slot_index)) != SQLITE_OK)
         goto err_free;
     conn->slot = thr_shm_slot(&db->shm, conn->slot_index);
+    conn->frames.shard = conn->slot_index;
     if (db->directory != NULL) {
         snprintf(name, sizeof name, "scratch-%u", conn->slot_index);
         if ((conn->scratch_path = thr_db_file(db, name)) == NULL) {
@@ -76,7 +77,7 @@ void thr_conn_close(struct thr_conn *conn)
 
     thr_txn_end(conn);
     thr_stripe_release(&db->shm, &conn->stripe, db->heap.page_size);
-    thr_frames_release(&db->heap, &conn->frames);
+    thr_frames_settle(&db->heap, &conn->frames);
     thr_shm_slot_release(&db->shm, conn->slot_index);
     thr_stripe_free(&conn->stripe);
     thr_chain_free(&conn->after);

@@ -349,6 +349,20 @@ static void heap_is_full(struct thr_conn *conn)
             atomic_load_explicit(&thr_shm_slot(&db->shm, oldest)->pid, memory_order_relaxed));
 }
 
+int thr_page_take_frame(struct thr_conn *conn, bool may_block, uint32_t *frame_out)
+{
+    struct thr_db *db = conn->db;
+    int rc = thr_frame_take(&db->heap, &conn->frames, frame_out);
+
+    if (rc == SQLITE_FULL && may_block && db->make_room != NULL) {
+        db->make_room(db);
+        rc = thr_frame_take(&db->heap, &conn->frames, frame_out);
+    }
+    if (rc == SQLITE_FULL)
+        heap_is_full(conn);
+    return rc;
+}
+
 static int private_page(struct thr_conn *conn, uint32_t pgno, bool whole, uint8_t **out)
 {
     struct thr_db *db = conn->db;
@@ -361,11 +375,8 @@ static int private_page(struct thr_conn *conn, uint32_t pgno, bool whole, uint8_
         *out = thr_heap_page(&db->heap, write->frame);
         return SQLITE_OK;
     }
-    if ((rc = thr_frame_take(&db->heap, &conn->frames, &frame)) != SQLITE_OK) {
-        if (rc == SQLITE_FULL)
-            heap_is_full(conn);
+    if ((rc = thr_page_take_frame(conn, true, &frame)) != SQLITE_OK)
         return rc;
-    }
     *out = thr_heap_page(&db->heap, frame);
     if (!whole && (rc = read_page(conn, pgno, *out)) != SQLITE_OK)
         goto err;

@@ -66,7 +66,7 @@ static int add_version(struct thr_conn *conn, uint32_t pgno)
 
     if (thr_writes_find(&conn->writes, pgno) != NULL)
         return SQLITE_OK;
-    if ((rc = thr_frame_take(&conn->db->heap, &conn->frames, &frame)) != SQLITE_OK)
+    if ((rc = thr_page_take_frame(conn, false, &frame)) != SQLITE_OK)
         return rc;
     if ((write = thr_writes_add(&conn->writes, pgno, &fresh)) == NULL) {
         thr_frame_give(&conn->db->heap, &conn->frames, frame);

@@ -55,13 +55,16 @@ struct thr_db {
     uint32_t pages_high, pages_next; /* no commit past the horizon, or the target, had more pages */
     uint32_t checkpoint_flushed;     /* up to here the kernel was told to write */
     uint64_t checkpoint_target;
-    uint64_t checkpoint_bytes;           /* of log that start a cycle; fixed at open */
-    bool checkpoint_durable;             /* the cycle writes what is durable, as of its target, and syncs */
-    bool checkpoint_passing;             /* it does not wait for old snapshots */
-    struct thr_frames checkpoint_frames; /* what it took out of the chains, or put in for old snapshots */
-    _Atomic uint32_t trim_page;          /* next page whose newest version the heap may forget; 0: it need not */
-    uint64_t trim_seq;                   /* the file has versions up to this one */
-    _Atomic uint64_t live_after;         /* bytes of log when the last cycle had ended */
+    uint64_t checkpoint_bytes;            /* of log that start a cycle; fixed at open */
+    bool checkpoint_durable;              /* the cycle writes what is durable, as of its target, and syncs */
+    bool checkpoint_passing;              /* it does not wait for old snapshots */
+    struct thr_frames checkpoint_frames;  /* what it took out of the chains, or put in for old snapshots */
+    _Atomic uint32_t trim_page;           /* next page whose newest version the heap may forget; 0: it need not */
+    uint64_t trim_seq;                    /* the file has versions up to this one */
+    bool trim_all;                        /* not only until the heap is small enough */
+    _Atomic uint64_t live_after;          /* bytes of log when the last cycle had ended */
+    _Atomic uint32_t frames_after;        /* in use then */
+    void (*make_room)(struct thr_db *db); /* by a checkpoint, for a writer who finds the heap full; fixed at open */
     uint64_t pressure_bytes;  /* of log since then that start a cycle when the heap is large; fixed at open */
     bool checkpointer_thread; /* was asked for; fixed at open */
     bool has_checkpointer;    /* fixed from open to close */
@@ -220,6 +223,9 @@ void thr_page_unfetch(struct thr_conn *conn, const void *page);
 int thr_page_write(struct thr_conn *conn, const void *from, size_t bytes, int64_t offset);
 /* The committed version in the snapshot: in its frame, or the base file's content in `buffer`. */
 int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out);
+/* A frame for the transaction. Does all that can be done before it says SQLITE_FULL; `may_block`: no commit_lock is held, of
+ * whatever database. SQLITE_OK, SQLITE_FULL, SQLITE_NOMEM, SQLITE_IOERR_*. */
+int thr_page_take_frame(struct thr_conn *conn, bool may_block, uint32_t *frame_out);
 /* Forget private pages past the new end. */
 void thr_page_truncate(struct thr_conn *conn, uint32_t page_count);
 /* The list of all free pages, where the pager was only told of it so far. SQLITE_OK, SQLITE_NOMEM, SQLITE_CORRUPT. */

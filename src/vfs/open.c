@@ -195,6 +195,7 @@ static struct thr_open_db *open_db_new(const char *path)
     open_db->db.directory = open_db->directory;
     open_db->db.base.fd = -1;
     open_db->db.heap.fd = -1;
+    open_db->db.make_room = thr_checkpoint_make_room;
     open_db->db.log.directory_fd = open_db->db.log.parent_fd = -1;
     open_db->db.shm.fd = -1;
     return open_db;

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -113,6 +114,7 @@ static uint32_t publish(struct thr_frames *own, uint32_t pgno, bool is_free)
     memcpy(thr_heap_page(&heap, index), content, sizeof content);
     if ((older = thr_version_publish(&heap, pgno, is_free, index, now_seq)) != 0)
         thr_frame_retire(&heap, own, older);
+    atomic_store(&shm.head->commit_seq, now_seq);
     if (!hold_back)
         atomic_store(&shm.head->visible_seq, now_seq);
     return index;
@@ -187,13 +189,14 @@ static uint32_t model_length(uint32_t pgno)
     return count;
 }
 
-/* Until nothing more can be: a version that only the oldest snapshot held back is looked at when that has moved on. */
+/* Until nothing more can be. */
 static void reclaim_all(void)
 {
-    for (int i = 0; i < OWNERS; i++) {
-        owners[i].pinned_floor = 0;
-        (void)thr_frames_reclaim(&heap, &owners[i]);
-    }
+    for (int i = 0; i < OWNERS; i++)
+        thr_frames_settle(&heap, &owners[i]);
+    while (thr_frames_gather(&heap, UINT32_MAX, true) > 0)
+        ;
+    thr_heap_check(&heap, NULL);
 }
 
 /* Property (I1, I3): whatever is committed, by whom, and whenever reclamation runs, every snapshot in use finds the
@@ -222,25 +225,14 @@ static void every_snapshot_finds_its_versions(void **state)
         if (below(20) == 0)
             atomic_store(&shm.head->checkpoint_snapshot, 0);
         if (below(5) == 0)
-            (void)thr_frames_reclaim(&heap, own);
-        if (below(400) == 0) /* a connection goes; others find what it leaves */
-            thr_frames_release(&heap, own);
+            thr_frames_settle(&heap, own);
+        if (below(100) == 0)
+            (void)thr_frames_sweep(&heap, below(50));
         for (int i = 0; i < SLOTS && commit % 3 == 0; i++)
             if (snapshot_of(i) != 0)
                 assert_snapshot(snapshot_of(i));
         assert_snapshot(now_seq);
         (void)chain_length(1 + below(PAGES));
-    }
-    /* What closed connections left is taken over with the next frame from the common stock. */
-    for (int i = 0; i < OWNERS; i++) {
-        uint32_t index, taken[40];
-
-        for (int n = 0; n < 40; n++) {
-            assert_int_equal(thr_frame_take(&heap, &owners[i], &index), SQLITE_OK);
-            taken[n] = index;
-        }
-        for (int n = 0; n < 40; n++)
-            thr_frame_give(&heap, &owners[i], taken[n]);
     }
     reclaim_all();
     for (uint32_t pgno = 1; pgno <= PAGES; pgno++)
@@ -266,6 +258,7 @@ static void a_long_snapshot_costs_a_frame_a_page(void **state)
 
         now_seq++;
         (void)publish(&owners[0], pgno, frees(pgno, now_seq));
+        thr_frames_settle(&heap, &owners[0]);
         written[pgno][written_count[pgno]++] = now_seq;
         if (commit == 2 * PAGES)
             set_snapshot(0, now_seq);
@@ -314,9 +307,119 @@ static void frames_are_taken_once(void **state)
     assert_int_equal(shm.head->next_frame, used);
     for (uint32_t i = 0; i < MANY; i++)
         thr_frame_give(&heap, &owners[i % OWNERS], taken[i]);
-    for (int i = 0; i < OWNERS; i++)
-        thr_frames_release(&heap, &owners[i]);
+    reclaim_all();
     assert_int_equal(atomic_load(&shm.head->frames_used), 0);
+}
+
+/* Rewrite all of `count` pages in one transaction, which then is over. */
+static void rewrite(struct thr_frames *own, uint32_t count)
+{
+    now_seq++;
+    for (uint32_t pgno = 1; pgno <= count; pgno++)
+        (void)publish(own, pgno, false);
+    thr_frames_settle(&heap, own);
+}
+
+/* Property: what a transaction has superseded and no snapshot sees is used again, whoever needs it: however many connections
+ * have made large changes and are idle since, also if a snapshot held their frames back until all were idle. */
+static void idle_connections_hold_no_frames(void **state)
+{
+    enum { MANY = 2000, CONNECTIONS = 40 };
+
+    (void)state;
+    for (uint32_t i = 0; i < CONNECTIONS; i++) {
+        struct thr_frames own = {.shard = i};
+
+        if (i == CONNECTIONS / 4)
+            set_snapshot(0, now_seq);
+        if (i == CONNECTIONS / 2)
+            set_snapshot(0, 0);
+        rewrite(&own, MANY);
+        assert_int_equal(own.free.count + own.retired.count, 0);
+        if (i < CONNECTIONS / 4)
+            assert_true(shm.head->next_frame < 2 * MANY + MANY / 2);
+    }
+    assert_true(shm.head->next_frame < 3 * MANY + MANY / 2); /* the snapshot kept another version of each */
+    reclaim_all();
+    assert_int_equal(atomic_load(&shm.head->frames_used), MANY);
+}
+
+/* Property: with a limit, rewriting goes on for ever as long as two versions of each page have room, whoever does it; and
+ * versions that the file has are free as soon as no snapshot can have found them, without another commit. */
+static void a_limit_does_not_wear_out(void **state)
+{
+    enum { MANY = 900, LIMIT = 2048 };
+    uint32_t index, count = 0;
+
+    (void)state;
+    heap.frame_limit = LIMIT;
+    for (uint32_t i = 0; i < 100; i++) {
+        struct thr_frames own = {.shard = below(64)};
+        bool reads = below(3) == 0;
+
+        set_snapshot(1, reads ? now_seq : 0); /* ends before the next transaction */
+        rewrite(&own, MANY);
+        set_snapshot(1, 0);
+    }
+    for (uint32_t pgno = 1; pgno <= MANY; pgno++)
+        assert_true(
+            thr_version_unlink_newest(&heap, &owners[1], pgno, atomic_load(thr_shm_newest(&shm, pgno)), UINT64_MAX));
+    set_snapshot(2, now_seq); /* may have found the old ones */
+    reclaim_all();
+    assert_int_equal(atomic_load(&shm.head->frames_used), MANY);
+    set_snapshot(2, 0);
+    while (thr_frame_take(&heap, &owners[0], &index) == SQLITE_OK)
+        count++;
+    assert_true(count > LIMIT - 2 * (1u << heap.group_shift));
+}
+
+static int64_t disk_blocks(void)
+{
+    struct stat st;
+
+    assert_int_equal(stat(in_dir("heap"), &st), 0);
+    return st.st_blocks / 2;
+}
+
+/* Property: after a large transaction the disk space that nobody needs is given back; and what was given back is there again
+ * when it is needed, or the disk is full: no store meets a hole. */
+static void disk_space_is_given_back(void **state)
+{
+    enum { MANY = 150000 };
+    static uint32_t taken[MANY];
+    int64_t most;
+    uint32_t index, again = 0;
+
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < MANY; i++) {
+            assert_int_equal(thr_frame_take(&heap, &owners[0], &taken[i]), SQLITE_OK);
+            memset(thr_heap_page(&heap, taken[i]), (int)i, PAGE_SIZE);
+        }
+        for (uint32_t i = 0; i < MANY; i++)
+            assert_int_equal(thr_heap_page(&heap, taken[i])[PAGE_SIZE - 1], (uint8_t)i);
+        assert_true(shm.head->next_frame < MANY + MANY / 10);
+        most = disk_blocks();
+        assert_true(most >= MANY / 2);
+        for (uint32_t i = 0; i < MANY; i++)
+            if (i % 1000 != 0 || i > MANY / 2) /* the others keep their groups */
+                thr_frame_give(&heap, &owners[0], taken[i]);
+        thr_frames_settle(&heap, &owners[0]);
+        thr_heap_shrink(&heap);
+        assert_true(disk_blocks() < most / 2);
+        for (uint32_t i = 0; i <= MANY / 2; i += 1000) {
+            assert_int_equal(thr_heap_page(&heap, taken[i])[PAGE_SIZE - 1], (uint8_t)i);
+            thr_frame_give(&heap, &owners[0], taken[i]);
+        }
+        thr_frames_settle(&heap, &owners[0]);
+        thr_heap_check(&heap, NULL);
+    }
+    fault_fail_from(THR_OS_ALLOCATE, 1, ENOSPC);
+    while (thr_frame_take(&heap, &owners[0], &index) == SQLITE_OK) {
+        memset(thr_heap_page(&heap, index), 1, PAGE_SIZE);
+        again++;
+    }
+    assert_true(again < MANY - MANY / 4); /* it was full because of the holes */
 }
 
 /* Property: a full disk or a full heap is SQLITE_FULL, and what has been taken stays usable. */
@@ -400,6 +503,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(every_snapshot_finds_its_versions, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(a_long_snapshot_costs_a_frame_a_page, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(frames_are_taken_once, open_heap, close_heap),
+        cmocka_unit_test_setup_teardown(idle_connections_hold_no_frames, open_heap, close_heap),
+        cmocka_unit_test_setup_teardown(a_limit_does_not_wear_out, open_heap, close_heap),
+        cmocka_unit_test_setup_teardown(disk_space_is_given_back, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(a_full_heap_says_so, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(versions_stay_until_the_next_is_visible, open_heap, close_heap),
         cmocka_unit_test_setup_teardown(very_many_snapshots_are_respected, open_heap, close_heap),
