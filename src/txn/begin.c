@@ -169,8 +169,8 @@ static bool refill_is_due(const struct thr_conn *conn)
 {
     const struct thr_head *head = conn->db->shm.head;
 
-    if (!conn->wants_stripe || conn->read_only || conn->kind == THR_KIND_RAW || conn->kind == THR_KIND_READ ||
-        atomic_load_explicit(&head->format, memory_order_relaxed) != 2 ||
+    if (!conn->wants_stripe || conn->read_only || conn->shows_all || conn->kind == THR_KIND_RAW ||
+        conn->kind == THR_KIND_READ || atomic_load_explicit(&head->format, memory_order_relaxed) != 2 ||
         atomic_load_explicit(&head->page_size, memory_order_relaxed) == 0)
         return false;
     /* Where the pager's cache is dropped anyway: the list is part of what tells it so. */
@@ -274,7 +274,7 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         goto err;
     protect = conn->holds_turn && !conn->is_alone;
     check_epoch(conn);
-    if (kind == THR_KIND_RAW && conn->stripe.own) {
+    if ((kind == THR_KIND_RAW || conn->shows_all) && conn->stripe.own) {
         thr_stripe_release(&db->shm, &conn->stripe, page_size_of(conn));
         conn->cache_seq = 0;
     }

@@ -151,6 +151,7 @@ struct thr_conn {
     /* Stocks. */
     bool wants_stripe; /* it has written before, or is about to */
     bool may_write;    /* the transaction at hand may write, as far as its first statement tells */
+    bool shows_all;    /* the transaction that begins counts pages: without a stripe */
     bool ran_out;      /* a commit failed because pages that it used were given to others */
     struct thr_frames frames;
     struct thr_stripe stripe;

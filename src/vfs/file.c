@@ -61,7 +61,7 @@ static bool reads_beside(void *ctx)
     const struct thr_main_file *file = ctx;
     struct thr_statement_info info;
 
-    thr_statement_info(file->db == NULL ? NULL : *file->db, NULL, &info);
+    thr_statement_info(file->db == NULL ? NULL : *file->db, NULL, NULL, &info);
     return info.busy > 1;
 }
 
@@ -80,6 +80,7 @@ int thr_main_open(const char *name, struct thr_main_file *file, int flags, int *
     }
     file->conn->sync = thr_pragma_default_sync();
     file->name = name;
+    file->powersafe = sqlite3_uri_boolean(name, "psow", 1) != 0;
     file->conn->keep_waiting = keep_waiting;
     file->conn->reads_beside = reads_beside;
     file->conn->keep_waiting_ctx = file;
@@ -103,6 +104,14 @@ static int main_close(sqlite3_file *sqlite_file)
     }
     sqlite_file->pMethods = NULL;
     return SQLITE_OK;
+}
+
+/* SQLITE_FCNTL_LAST_ERRNO: of a call for this file that failed by the system. */
+static int remember_errno(struct thr_main_file *file, int rc)
+{
+    if ((rc & 0xff) == SQLITE_IOERR || rc == SQLITE_FULL)
+        file->last_errno = thr_os_last_errno();
+    return rc;
 }
 
 /* Outside any lock SQLite reads the header once, at open. */
@@ -131,7 +140,7 @@ static int main_read(sqlite3_file *sqlite_file, void *to, int bytes, sqlite3_int
         rc = thr_page_read(file->conn, to, (size_t)bytes, offset, &is_short);
     if (rc == SQLITE_OK && is_short)
         return SQLITE_IOERR_SHORT_READ;
-    return rc;
+    return remember_errno(file, rc);
 }
 
 static int main_write(sqlite3_file *sqlite_file, const void *from, int bytes, sqlite3_int64 offset)
@@ -142,7 +151,7 @@ static int main_write(sqlite3_file *sqlite_file, const void *from, int bytes, sq
         return refuse_inherited(file, SQLITE_IOERR_WRITE);
     if (!file->conn->writing)
         return SQLITE_IOERR_WRITE;
-    return thr_page_write(file->conn, from, (size_t)bytes, offset);
+    return remember_errno(file, thr_page_write(file->conn, from, (size_t)bytes, offset));
 }
 
 static int main_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)
@@ -194,13 +203,14 @@ static int main_file_size(sqlite3_file *sqlite_file, sqlite3_int64 *size_out)
 
 static void statements_of(struct thr_main_file *file, struct thr_statement_info *out)
 {
-    thr_statement_info(file->db == NULL ? NULL : *file->db, NULL, out);
+    thr_statement_info(file->db == NULL ? NULL : *file->db, NULL, NULL, out);
 }
 
 /* As far as was told: a statement that another owner of the connection runs may be missing. Good enough to begin. */
-static void statement_of(struct thr_main_file *file, struct thr_statement_info *out)
+static void statement_of(struct thr_main_file *file, bool *counts_out, struct thr_statement_info *out)
 {
-    thr_statement_info(file->db == NULL ? NULL : *file->db, file->running == NULL ? NULL : file->running->only, out);
+    thr_statement_info(file->db == NULL ? NULL : *file->db, file->running == NULL ? NULL : file->running->only,
+                       counts_out, out);
 }
 
 static int lock_shared(struct thr_main_file *file)
@@ -212,7 +222,9 @@ static int lock_shared(struct thr_main_file *file)
         info.kind = THR_KIND_READ;
         info.writes = false;
     } else {
-        statement_of(file, &info);
+        /* A statement that counts pages is shown all of them: a connection that has a stripe gives it up. */
+        file->conn->shows_all = false;
+        statement_of(file, file->conn->wants_stripe ? &file->conn->shows_all : NULL, &info);
     }
     if (info.writes)
         file->conn->wants_stripe = true;
@@ -421,6 +433,37 @@ static bool has_moved(struct thr_main_file *file)
     return moved;
 }
 
+/* A setting that is kept and told: below 0 asks for it. */
+static int control_bit(bool *bit, int *arg)
+{
+    if (*arg < 0)
+        *arg = *bit;
+    else
+        *bit = *arg != 0;
+    return SQLITE_OK;
+}
+
+/* A name for a temporary file, as the base VFS makes them: only a file of its own can tell. */
+static int temp_file_name(void *arg)
+{
+    enum {
+        FLAGS = SQLITE_OPEN_TRANSIENT_DB | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_EXCLUSIVE |
+                SQLITE_OPEN_DELETEONCLOSE
+    };
+    sqlite3_vfs *base = thr_base_vfs();
+    sqlite3_file *file = thr_os_alloc((size_t)base->szOsFile);
+    int rc;
+
+    if (file == NULL)
+        return SQLITE_NOMEM;
+    if ((rc = base->xOpen(base, NULL, file, FLAGS, NULL)) == SQLITE_OK)
+        rc = file->pMethods->xFileControl(file, SQLITE_FCNTL_TEMPFILENAME, arg);
+    if (file->pMethods != NULL)
+        file->pMethods->xClose(file);
+    thr_os_free(file);
+    return rc;
+}
+
 static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
 {
     struct thr_main_file *file = main_of(sqlite_file);
@@ -430,7 +473,7 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         return refuse_inherited(file, SQLITE_IOERR);
     switch (op) {
     case SQLITE_FCNTL_SYNC: {
-        int rc = commit(file);
+        int rc = remember_errno(file, commit(file));
 
         if (rc != SQLITE_OK && arg != NULL)
             thr_group_forget_super_journal(file, arg);
@@ -474,11 +517,20 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         *(int *)arg = has_moved(file);
         return SQLITE_OK;
     case SQLITE_FCNTL_SIZE_HINT:
-    case SQLITE_FCNTL_CHUNK_SIZE:
+    case SQLITE_FCNTL_CHUNK_SIZE: /* the file grows by checkpoints, in any order of pages */
         return SQLITE_OK;
     case SQLITE_FCNTL_POWERSAFE_OVERWRITE:
-        *(int *)arg = 1;
+        return control_bit(&file->powersafe, arg);
+    case SQLITE_FCNTL_PERSIST_WAL: /* told as it was set: there is no WAL */
+        return control_bit(&file->persist_wal, arg);
+    case SQLITE_FCNTL_EXTERNAL_READER: /* no other process can have it open */
+        *(int *)arg = 0;
         return SQLITE_OK;
+    case SQLITE_FCNTL_LAST_ERRNO:
+        *(int *)arg = file->last_errno;
+        return SQLITE_OK;
+    case SQLITE_FCNTL_TEMPFILENAME:
+        return temp_file_name(arg);
     case THRONG_FCNTL_SERVER_MODE:
         *(int *)arg = file->conn->db->foreign || !file->conn->db->base.writable ? 0 : 1;
         return SQLITE_OK;
@@ -498,9 +550,9 @@ static int main_sector_size(sqlite3_file *file)
 
 static int main_characteristics(sqlite3_file *file)
 {
-    (void)file;
     /* True of the journal, which lives in memory; and pages are never torn, as they go to the log first. */
-    return SQLITE_IOCAP_SAFE_APPEND | SQLITE_IOCAP_SEQUENTIAL | SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+    return SQLITE_IOCAP_SAFE_APPEND | SQLITE_IOCAP_SEQUENTIAL |
+           (main_of(file)->powersafe ? SQLITE_IOCAP_POWERSAFE_OVERWRITE : 0);
 }
 
 static int main_fetch(sqlite3_file *sqlite_file, sqlite3_int64 offset, int bytes, void **out)

@@ -68,13 +68,35 @@ static enum thr_kind kind_of_text(const char *sql)
     return THR_KIND_AUTOCOMMIT;
 }
 
-void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_info *out)
+/* Does it look at all free pages, or at the end of the file? By a PRAGMA, or by the table-valued function of one. */
+static bool counts_pages(const char *sql)
+{
+    static const char *const NAMES[] = {"integrity_check", "quick_check", "freelist_count", "page_count"};
+    const char *rest = sql == NULL ? NULL : take_word(sql, "PRAGMA");
+
+    if (sql == NULL)
+        return false;
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0] && rest != NULL; i++)
+        if (has_word(rest, NAMES[i]))
+            return true;
+    if (rest != NULL)
+        return false;
+    for (; (rest = strstr(sql, "pragma_")) != NULL || (rest = strstr(sql, "PRAGMA_")) != NULL; sql = rest + 7)
+        for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++)
+            if (sqlite3_strnicmp(rest + 7, NAMES[i], (int)strlen(NAMES[i])) == 0)
+                return true;
+    return false;
+}
+
+void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, bool *counts_out, struct thr_statement_info *out)
 {
     sqlite3_stmt *stmt;
     bool rows = false, immediate = false, exclusive = false, rewrite = false;
 
     memset(out, 0, sizeof *out);
     out->kind = THR_KIND_RAW;
+    if (counts_out != NULL)
+        *counts_out = false;
     if (db == NULL)
         return;
     if (only != NULL && !sqlite3_stmt_busy(only))
@@ -84,8 +106,11 @@ void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_in
         if (!sqlite3_stmt_busy(stmt))
             continue;
         out->busy++;
-        if (sqlite3_stmt_readonly(stmt))
+        if (sqlite3_stmt_readonly(stmt)) {
+            if (counts_out != NULL)
+                *counts_out = *counts_out || counts_pages(sqlite3_sql(stmt));
             continue;
+        }
         out->writes = true;
         switch (kind_of_text(sqlite3_sql(stmt))) {
         case THR_KIND_IMMEDIATE:

@@ -108,30 +108,32 @@ static int pragma_stats(struct thr_main_file *file, char **args)
     return SQLITE_OK;
 }
 
-/* These look at the whole free list: show it, instead of the connection's own pages. */
-static int pragma_count(struct thr_main_file *file, char **args)
-{
-    struct thr_conn *conn = file->conn;
-
-    (void)args;
-    if (file->lock == SQLITE_LOCK_NONE && conn->stripe.own) {
-        thr_stripe_release(&conn->db->shm, &conn->stripe, conn->db->heap.page_size);
-        conn->cache_seq = 0;
-    }
-    return SQLITE_NOTFOUND;
-}
-
-static int pragma_check(struct thr_main_file *file, char **args)
+static bool shows_stripe(const struct thr_main_file *file)
 {
     const struct thr_conn *conn = file->conn;
 
-    if (file->lock != SQLITE_LOCK_NONE && conn->stripe.own && !conn->stripe.borrowed &&
-        (conn->page_count != conn->committed_count || conn->free_count != conn->committed_free)) {
-        args[0] = sqlite3_mprintf("%s: this connection has free pages of its own in its transaction; end it first",
-                                  args[1]);
-        return SQLITE_ERROR;
+    return file->lock != SQLITE_LOCK_NONE && conn->stripe.own && !conn->stripe.borrowed &&
+           (conn->page_count != conn->committed_count || conn->free_count != conn->committed_free);
+}
+
+/* It counts all free pages, and is shown them if it begins the transaction (file.c). One that began before is shown what its
+ * writer needs. Without a schema it looks at all databases. */
+static int pragma_check(struct thr_main_file *file, char **args)
+{
+    sqlite3 *db = file->db == NULL ? NULL : *file->db;
+    const char *schema;
+    bool refuse = shows_stripe(file);
+
+    for (int i = 0; db != NULL && !refuse && (schema = sqlite3_db_name(db, i)) != NULL; i++) {
+        const struct thr_main_file *other = i == 1 ? NULL : thr_main_of(db, schema);
+
+        refuse = other != NULL && shows_stripe(other);
     }
-    return pragma_count(file, args);
+    if (!refuse)
+        return SQLITE_NOTFOUND;
+    args[0] = sqlite3_mprintf("%s: this connection has free pages of its own in its transaction; end it first",
+                              args[1]);
+    return SQLITE_ERROR;
 }
 
 /* SQLite answers it with a row of its own: 0|-1|-1, as for every database without a WAL. All modes but PASSIVE go past
@@ -163,8 +165,7 @@ int thr_pragma(struct thr_main_file *file, char **args)
         {"journal_mode", pragma_journal_mode}, {"locking_mode", pragma_locking_mode},
         {"synchronous", pragma_synchronous},   {"freelist_format", pragma_freelist_format},
         {"throng_stats", pragma_stats},        {"integrity_check", pragma_check},
-        {"quick_check", pragma_check},         {"freelist_count", pragma_count},
-        {"page_count", pragma_count},          {"wal_checkpoint", pragma_checkpoint},
+        {"quick_check", pragma_check},         {"wal_checkpoint", pragma_checkpoint},
     };
 
     for (size_t i = 0; i < sizeof PRAGMAS / sizeof PRAGMAS[0]; i++)

@@ -48,7 +48,9 @@ struct thr_main_file {
     uint64_t in_place_ns; /* when the file was last seen under its name */
     uint32_t reruns;      /* of the statement at hand, without success */
     bool checkpoint_due;
-    bool exclusive; /* PRAGMA locking_mode=EXCLUSIVE */
+    int last_errno;
+    bool powersafe, persist_wal; /* SQLITE_FCNTL_POWERSAFE_OVERWRITE, SQLITE_FCNTL_PERSIST_WAL */
+    bool exclusive;              /* PRAGMA locking_mode=EXCLUSIVE */
     struct thr_journal journal;
     /* beside.c: */
     const char *journal_name, *wal_name; /* SQLite's own strings */
@@ -115,8 +117,9 @@ struct thr_statement_info {
     bool writes;   /* a running statement may write */
     uint32_t busy; /* statements that are running */
 };
-/* `only`: if it is running, no other statement is. NULL: all statements of the connection are looked at. */
-void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, struct thr_statement_info *out);
+/* `only`: if it is running, no other statement is. NULL: all statements of the connection are looked at.
+ * *counts_out: one of them counts free pages, or all (integrity_check and the like). NULL: their texts are not looked at. */
+void thr_statement_info(sqlite3 *db, sqlite3_stmt *only, bool *counts_out, struct thr_statement_info *out);
 
 /* journal.c */
 int thr_journal_open(struct thr_main_file *main, sqlite3_file *file);

@@ -70,10 +70,10 @@ static int spy_size(sqlite3_file *file, sqlite3_int64 *bytes_out)
 static int spy_lock(sqlite3_file *file, int lock)
 {
     if (lock == SQLITE_LOCK_SHARED) {
-        thr_statement_info(db, told, &at_shared);
+        thr_statement_info(db, told, NULL, &at_shared);
         shared_locks++;
     } else if (lock == SQLITE_LOCK_RESERVED) {
-        thr_statement_info(db, told, &at_reserved);
+        thr_statement_info(db, told, NULL, &at_reserved);
         reserved_locks++;
     }
     return real_of(file)->pMethods->xLock(real_of(file), lock);
@@ -369,9 +369,9 @@ static void without_a_statement_it_is_raw(void **state)
     sqlite3_backup *backup;
 
     (void)state;
-    thr_statement_info(NULL, NULL, &info);
+    thr_statement_info(NULL, NULL, NULL, &info);
     assert_int_equal(info.kind, THR_KIND_RAW);
-    thr_statement_info(db, NULL, &info);
+    thr_statement_info(db, NULL, NULL, &info);
     assert_int_equal(info.kind, THR_KIND_RAW);
     assert_int_equal(info.busy, 0);
     assert_int_equal(sqlite3_open(":memory:", &to), SQLITE_OK);

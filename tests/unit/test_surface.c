@@ -1,5 +1,6 @@
 /* What SQLite promises beside the results of statements: a blob handle's write is there when it is closed without an error;
- * what was deleted under secure_delete is not in the file any more.
+ * what was deleted under secure_delete is not in the file any more; PRAGMAs that count pages count all of them, however they are
+ * asked; file controls answer as those of stock SQLite.
  *
  * SPDX-License-Identifier: MIT */
 #include "support.h"
@@ -167,12 +168,122 @@ static void what_is_deleted_is_gone(void **state)
     }
 }
 
+/* --- pages that are counted --- */
+
+/* Two writers that take turns get free pages of their own; the connection that counts is one of them. */
+static void take_turns(sqlite3 *a, const char *table, sqlite3 *b)
+{
+    for (int i = 0; i < 3; i++) {
+        db_exec(a, "INSERT INTO %s VALUES(zeroblob(9000))", table);
+        db_exec(b, "INSERT INTO t VALUES(1)");
+        db_exec(a, "DELETE FROM %s WHERE rowid%%2", table);
+        db_exec(b, "INSERT INTO t VALUES(1)");
+    }
+}
+
+static void all_pages_are_counted(void **state)
+{
+    static const char *const checks[] = {
+        "PRAGMA integrity_check",
+        "PRAGMA quick_check",
+        "SELECT * FROM pragma_integrity_check",
+        "SELECT * FROM pragma_quick_check",
+        "SELECT count(*) FROM sqlite_schema, pragma_freelist_count",
+    };
+    char path[PATH_SIZE];
+    char other[PATH_SIZE];
+    sqlite3 *a = db_open(path_new(path, "count"));
+    sqlite3 *b = db_open(path);
+    sqlite3 *c = db_open(path_new(other, "count-other"));
+    sqlite3_stmt *counts[2];
+
+    (void)state;
+    db_exec(a, "CREATE TABLE t(v)");
+    db_exec(c, "CREATE TABLE t(v)");
+    db_exec(a, "ATTACH '%s' AS aux", other);
+    counts[0] = db_prepare(a, "PRAGMA freelist_count");
+    counts[1] = db_prepare(a, "PRAGMA aux.page_count");
+    for (size_t i = 0; i < 2 * (sizeof checks / sizeof checks[0]); i++) {
+        const char *check = checks[i / 2];
+        char *text;
+
+        take_turns(a, "main.t", b);
+        take_turns(a, "aux.t", c);
+        if (i % 2 != 0) /* as the first statement of a transaction */
+            db_exec(a, "BEGIN");
+        text = db_text(a, "%s", check);
+        if (i % 2 != 0)
+            db_exec(a, "COMMIT");
+        CHECK_TEXT(text, strncmp(check, "SELECT count", 12) == 0 ? "1" : "ok");
+        sqlite3_free(text);
+        take_turns(a, "main.t", b);
+        take_turns(a, "aux.t", c);
+        CHECK_EQUAL(sqlite3_step(counts[0]), SQLITE_ROW); /* prepared once, and run again */
+        CHECK_EQUAL(sqlite3_column_int(counts[0], 0), db_int(b, "SELECT freelist_count FROM pragma_freelist_count"));
+        CHECK_OK(sqlite3_reset(counts[0]), a);
+        CHECK_EQUAL(sqlite3_step(counts[1]), SQLITE_ROW);
+        CHECK_EQUAL(sqlite3_column_int(counts[1], 0), db_int(c, "PRAGMA page_count"));
+        CHECK_OK(sqlite3_reset(counts[1]), a);
+    }
+    stmt_end(counts[0]);
+    stmt_end(counts[1]);
+    db_close(a);
+    db_close(b);
+    db_close(c);
+    oracle_check(path);
+    oracle_check(other);
+}
+
+/* --- file controls --- */
+
+static int control(sqlite3 *db, int op, int value, int *rc_out)
+{
+    *rc_out = sqlite3_file_control(db, "main", op, &value);
+    return value;
+}
+
+static void file_controls_as_stock(void **state)
+{
+    static const int settings[] = {SQLITE_FCNTL_POWERSAFE_OVERWRITE, SQLITE_FCNTL_PERSIST_WAL};
+    static const int questions[] = {SQLITE_FCNTL_LAST_ERRNO, SQLITE_FCNTL_EXTERNAL_READER, SQLITE_FCNTL_CHUNK_SIZE};
+    char path[PATH_SIZE];
+    char model_path[PATH_SIZE];
+    sqlite3 *db = db_open(path_new(path, "control"));
+    sqlite3 *model = db_stock(path_new(model_path, "control-model"));
+    char *name = NULL;
+    int rc;
+    int expected;
+
+    (void)state;
+    db_exec(db, "CREATE TABLE t(v)");
+    db_exec(model, "CREATE TABLE t(v)");
+    for (size_t i = 0; i < 2; i++) {
+        for (int value = -1; value < 4; value++) {
+            CHECK_EQUAL(control(db, settings[i], value % 2 - (value == 3), &rc),
+                        control(model, settings[i], value % 2 - (value == 3), &expected));
+            CHECK_EQUAL(rc, expected);
+            CHECK_EQUAL(control(db, settings[i], -1, &rc), control(model, settings[i], -1, &expected));
+        }
+    }
+    for (size_t i = 0; i < 3; i++) {
+        CHECK_EQUAL(control(db, questions[i], 7, &rc), control(model, questions[i], 7, &expected));
+        CHECK_EQUAL(rc, expected);
+    }
+    CHECK_OK(sqlite3_file_control(db, "main", SQLITE_FCNTL_TEMPFILENAME, &name), db);
+    CHECK(name != NULL && !file_exists(name));
+    sqlite3_free(name);
+    db_exec(db, "INSERT INTO t VALUES(1)");
+    db_close(db);
+    db_close(model);
+    oracle_check(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blob_outside_begin),
-        cmocka_unit_test(blob_beside_a_reader),
-        cmocka_unit_test(what_is_deleted_is_gone),
+        cmocka_unit_test(blob_outside_begin),      cmocka_unit_test(blob_beside_a_reader),
+        cmocka_unit_test(what_is_deleted_is_gone), cmocka_unit_test(all_pages_are_counted),
+        cmocka_unit_test(file_controls_as_stock),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
