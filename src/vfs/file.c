@@ -213,6 +213,13 @@ static void statement_of(struct thr_main_file *file, bool *counts_out, struct th
                        counts_out, out);
 }
 
+/* Else there is no need to look at texts: outside BEGIN a statement that only reads gets no stripe. */
+static bool may_show_stripe(const struct thr_main_file *file)
+{
+    return file->conn->stripe.own ||
+           (file->conn->wants_stripe && file->db != NULL && !sqlite3_get_autocommit(*file->db));
+}
+
 static int lock_shared(struct thr_main_file *file)
 {
     struct thr_statement_info info;
@@ -224,7 +231,7 @@ static int lock_shared(struct thr_main_file *file)
     } else {
         /* A statement that counts pages is shown all of them: a connection that has a stripe gives it up. */
         file->conn->shows_all = false;
-        statement_of(file, file->conn->wants_stripe ? &file->conn->shows_all : NULL, &info);
+        statement_of(file, may_show_stripe(file) ? &file->conn->shows_all : NULL, &info);
     }
     if (info.writes)
         file->conn->wants_stripe = true;
@@ -502,7 +509,8 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         sqlite3_int64 limit = *(sqlite3_int64 *)arg;
 
         *(sqlite3_int64 *)arg = file->conn->map_limit;
-        if (limit >= 0)
+        /* As stock: not while a statement has mapped pages. */
+        if (limit >= 0 && atomic_load_explicit(&file->conn->slot->pointers, memory_order_relaxed) == 0)
             file->conn->map_limit = limit;
         return SQLITE_OK;
     }

@@ -278,12 +278,36 @@ static void file_controls_as_stock(void **state)
     oracle_check(path);
 }
 
+/* mmap_size does not change while a statement has mapped pages. */
+static void mapping_under_a_statement(void **state)
+{
+    char path[PATH_SIZE];
+    sqlite3 *db = db_stock(path_new(path, "mapped"));
+
+    (void)state;
+    db_exec(db, "CREATE TABLE t(v); INSERT INTO t VALUES(zeroblob(20000)), (zeroblob(20000))");
+    db_close(db);
+    for (int stock = 0; stock < 2; stock++) {
+        sqlite3_stmt *select;
+
+        db = stock ? db_stock(path) : db_open(path);
+        CHECK_EQUAL(db_int(db, "PRAGMA mmap_size=1000000"), 1000000);
+        select = db_prepare(db, "SELECT v FROM t");
+        CHECK_EQUAL(sqlite3_step(select), SQLITE_ROW);
+        CHECK_EQUAL(db_int(db, "PRAGMA mmap_size=0"), 1000000);
+        stmt_end(select);
+        CHECK_EQUAL(db_int(db, "PRAGMA mmap_size=0"), 0);
+        db_close(db);
+    }
+    oracle_check(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blob_outside_begin),      cmocka_unit_test(blob_beside_a_reader),
         cmocka_unit_test(what_is_deleted_is_gone), cmocka_unit_test(all_pages_are_counted),
-        cmocka_unit_test(file_controls_as_stock),
+        cmocka_unit_test(file_controls_as_stock),  cmocka_unit_test(mapping_under_a_statement),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
