@@ -33,9 +33,15 @@ const char *throng_version(void);
  * THRONG_FCNTL_FILEID, argument sqlite3_int64[2]: a 128-bit identity of the database file. Two connections that share
  * one state have the same identity, by whatever path they were opened; two different files never have. SQLITE_OK.
  *
- * On a file of another VFS both give SQLITE_NOTFOUND. */
+ * THRONG_FCNTL_CHECKPOINT, argument int *: SQLITE_CHECKPOINT_PASSIVE, or _FULL, _RESTART, _TRUNCATE, which go past open
+ * snapshots. Moves all commits of that database to its file, as PRAGMA wal_checkpoint does; sqlite3_wal_checkpoint_v2()
+ * cannot, since SQLite asks no VFS when a database has no WAL of SQLite's own. Blocks. SQLITE_OK; SQLITE_LOCKED: the
+ * connection is in a transaction on it; SQLITE_BUSY: some commits had to wait; SQLITE_FULL, SQLITE_IOERR_*.
+ *
+ * On a file of another VFS all give SQLITE_NOTFOUND. */
 #define THRONG_FCNTL_SERVER_MODE 0x54480001
 #define THRONG_FCNTL_FILEID 0x54480002
+#define THRONG_FCNTL_CHECKPOINT 0x54480003
 
 #ifdef __cplusplus
 }

@@ -475,8 +475,8 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
 {
     struct thr_main_file *file = main_of(sqlite_file);
 
-    if (is_inherited(file) &&
-        (op == SQLITE_FCNTL_SYNC || op == SQLITE_FCNTL_COMMIT_PHASETWO || op == SQLITE_FCNTL_PRAGMA))
+    if (is_inherited(file) && (op == SQLITE_FCNTL_SYNC || op == SQLITE_FCNTL_COMMIT_PHASETWO ||
+                               op == SQLITE_FCNTL_PRAGMA || op == THRONG_FCNTL_CHECKPOINT))
         return refuse_inherited(file, SQLITE_IOERR);
     switch (op) {
     case SQLITE_FCNTL_SYNC: {
@@ -542,6 +542,8 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
     case THRONG_FCNTL_SERVER_MODE:
         *(int *)arg = file->conn->db->foreign || !file->conn->db->base.writable ? 0 : 1;
         return SQLITE_OK;
+    case THRONG_FCNTL_CHECKPOINT:
+        return thr_pragma_checkpoint(file, *(const int *)arg);
     case THRONG_FCNTL_FILEID:
         thr_db_identity(file->open_db, arg);
         return SQLITE_OK;

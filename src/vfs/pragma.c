@@ -136,24 +136,60 @@ static int pragma_check(struct thr_main_file *file, char **args)
     return SQLITE_ERROR;
 }
 
+/* Of one database: not while the connection is in a transaction on it. */
+static int checkpoint(struct thr_main_file *file, const char *schema, bool pass)
+{
+    if (sqlite3_txn_state(*file->db, schema) != SQLITE_TXN_NONE)
+        return SQLITE_LOCKED;
+    return thr_checkpoint_run(file->conn->db, pass);
+}
+
+int thr_pragma_checkpoint(struct thr_main_file *file, int mode)
+{
+    sqlite3 *db = file->db == NULL ? NULL : *file->db;
+    sqlite3_file *at;
+    const char *schema;
+
+    for (int i = 0; db != NULL && (schema = sqlite3_db_name(db, i)) != NULL; i++)
+        if (sqlite3_file_control(db, schema, SQLITE_FCNTL_FILE_POINTER, (void *)&at) == SQLITE_OK &&
+            at == (sqlite3_file *)file)
+            return checkpoint(file, schema, mode != SQLITE_CHECKPOINT_PASSIVE);
+    return SQLITE_NOTFOUND;
+}
+
 /* SQLite answers it with a row of its own: 0|-1|-1, as for every database without a WAL. All modes but PASSIVE go past
- * snapshots that are open, and fail if some of it has to wait all the same. */
+ * snapshots that are open, and fail if some of it has to wait all the same. Without a schema it is meant for all databases
+ * of the connection. The file is then asked that comes first; that is also how it is asked when its schema is named. */
 static int pragma_checkpoint(struct thr_main_file *file, char **args)
 {
-    bool passive = args[2] == NULL ||
-                   (sqlite3_stricmp(args[2], "full") != 0 && sqlite3_stricmp(args[2], "restart") != 0 &&
-                    sqlite3_stricmp(args[2], "truncate") != 0);
+    bool pass = args[2] != NULL && (sqlite3_stricmp(args[2], "full") == 0 || sqlite3_stricmp(args[2], "restart") == 0 ||
+                                    sqlite3_stricmp(args[2], "truncate") == 0);
+    sqlite3 *db = file->db == NULL ? NULL : *file->db;
+    bool first = false, busy = false;
+    const char *schema;
+    sqlite3_file *at;
     int rc;
 
-    if (file->lock != SQLITE_LOCK_NONE)
-        return SQLITE_NOTFOUND; /* inside a transaction: SQLite says so */
-    rc = thr_checkpoint_run(file->conn->db, !passive);
-    if (rc == SQLITE_OK || (rc == SQLITE_BUSY && passive))
+    for (int i = 0; db != NULL && (schema = sqlite3_db_name(db, i)) != NULL; i++) {
+        if (sqlite3_file_control(db, schema, SQLITE_FCNTL_FILE_POINTER, (void *)&at) != SQLITE_OK || at == NULL ||
+            at->pMethods != &thr_main_methods)
+            continue;
+        first = first || (i == 0 && at == (sqlite3_file *)file);
+        if (!first && at != (sqlite3_file *)file)
+            continue;
+        rc = checkpoint((struct thr_main_file *)(void *)at, schema, pass);
+        if (rc == SQLITE_LOCKED)
+            break; /* in a transaction: SQLite says so when it comes to that database */
+        busy = busy || (rc == SQLITE_BUSY && pass);
+        if (rc != SQLITE_OK && rc != SQLITE_BUSY) {
+            args[0] = sqlite3_mprintf("wal_checkpoint: %s: %s", sqlite3_db_filename(db, schema), sqlite3_errstr(rc));
+            return rc;
+        }
+    }
+    if (!busy)
         return SQLITE_NOTFOUND;
-    args[0] = sqlite3_mprintf("wal_checkpoint: %s", rc == SQLITE_BUSY
-                                                        ? "statements that read mapped pages of the file are running"
-                                                        : sqlite3_errstr(rc));
-    return rc;
+    args[0] = sqlite3_mprintf("wal_checkpoint: statements that read mapped pages of the file are running");
+    return SQLITE_BUSY;
 }
 
 int thr_pragma(struct thr_main_file *file, char **args)

@@ -128,6 +128,9 @@ void thr_journal_free(struct thr_journal *journal);
 /* pragma.c */
 enum thr_sync thr_pragma_default_sync(void);
 int thr_pragma(struct thr_main_file *file, char **args);
+/* A checkpoint of this file alone, in one of SQLite's modes. Blocks. SQLITE_OK; SQLITE_LOCKED: its connection is in a
+ * transaction on it; SQLITE_BUSY: some of it has to wait; SQLITE_FULL, SQLITE_IOERR_*. */
+int thr_pragma_checkpoint(struct thr_main_file *file, int mode);
 
 /* stats.c: counters by name */
 const char *thr_stats_name(uint32_t index); /* NULL past the last */

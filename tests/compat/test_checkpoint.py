@@ -51,6 +51,54 @@ class Checkpoint(Case):
         one.execute("ROLLBACK")
         self.at_rest()
 
+    def test_of_attached_databases(self):
+        paths = [self.path, self.at("two.db"), self.at("three.db")]
+        one = self.open()
+        for n, path in enumerate(paths[1:]):
+            one.execute(f"ATTACH ? AS x{n}", (support.uri(path, vfs="throng"),))
+        one.execute("ATTACH ':memory:' AS m")
+        one.execute("ATTACH ? AS plain", (support.uri(self.at("stock.db"), vfs="unix"),))
+        schemas = ["main", "x0", "x1"]
+        for schema in schemas + ["plain"]:
+            one.execute(f"CREATE TABLE {schema}.t(a INTEGER PRIMARY KEY, b)")
+
+        def sizes():
+            return [os.path.getsize(path) for path in paths]
+
+        def moved(sql):
+            for schema in schemas:
+                one.execute(f"INSERT INTO {schema}.t(b) VALUES(zeroblob(200000))")
+            before = sizes()
+            self.assertEqual(rows(one, sql), [(0, -1, -1)])
+            return [now > then for then, now in zip(before, sizes())]
+
+        self.assertEqual(moved("PRAGMA wal_checkpoint"), [True, True, True])
+        self.assertEqual(moved("PRAGMA wal_checkpoint(TRUNCATE)"), [True, True, True])
+        self.assertEqual(moved("PRAGMA x0.wal_checkpoint"), [False, True, False])
+        self.assertEqual(moved("PRAGMA x1.wal_checkpoint(FULL)"), [False, False, True])
+        self.assertEqual(moved("PRAGMA wal_checkpoint(RESTART)"), [True, True, True])
+        self.assertEqual(moved("PRAGMA wal_checkpoint(RESTART)"), [True, True, True])  # a cached statement
+        one.execute("BEGIN")
+        self.assertEqual(value(one, "SELECT count(*) FROM x0.t"), 6)
+        with self.fails(sqlite3.SQLITE_LOCKED):
+            one.execute("PRAGMA wal_checkpoint")
+        with self.fails(sqlite3.SQLITE_LOCKED):
+            one.execute("PRAGMA x0.wal_checkpoint")
+        self.assertEqual(rows(one, "PRAGMA x1.wal_checkpoint"), [(0, -1, -1)])
+        one.execute("COMMIT")
+        self.at_rest(*paths)
+
+    def test_while_it_keeps_its_lock(self):
+        one = self.create()
+        one.execute("PRAGMA locking_mode=EXCLUSIVE")
+        for mode in ("PASSIVE", "TRUNCATE"):
+            with self.subTest(mode=mode):
+                one.execute("UPDATE t SET b = randomblob(400)")
+                pages = stat(one, "checkpoint_pages")
+                self.assertEqual(rows(one, f"PRAGMA wal_checkpoint({mode})"), [(0, -1, -1)])
+                self.assertGreater(stat(one, "checkpoint_pages"), pages + 100)
+        self.at_rest()
+
     def test_mapped_pages_hold_it_back(self):
         self.create().close()
         one, two = self.open(), self.open()

@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "support.h"
+#include "throng.h"
 
 #include <stdio.h>
 
@@ -112,11 +113,53 @@ static void after_auto_vacuum(void **state)
     run(false, "NORMAL");
 }
 
+/* The file control does what PRAGMA wal_checkpoint does, to one database; sqlite3_wal_checkpoint_v2() cannot. */
+static void by_file_control(void **state)
+{
+    char other[PATH_SIZE];
+    sqlite3 *db, *plain;
+    int mode = SQLITE_CHECKPOINT_TRUNCATE, frames, moved;
+    int64_t before;
+
+    (void)state;
+    support_needs_throng();
+    (void)snprintf(uri, sizeof uri, "file:%s", path_new(path, "control"));
+    db = open_one();
+    db_exec(db, "ATTACH '%s' AS x; CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE x.u(a)",
+            path_new(other, "x"));
+    CHECK_OK(grow(db), db);
+    db_exec(db, "INSERT INTO u VALUES(zeroblob(100000))");
+    before = file_size(path);
+    CHECK_OK(sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_FULL, &frames, &moved), db);
+    CHECK_EQUAL(file_size(path), before);
+    before = file_size(other);
+    CHECK_OK(sqlite3_file_control(db, "main", THRONG_FCNTL_CHECKPOINT, &mode), db);
+    CHECK(file_size(path) > ROWS * 1000);
+    CHECK_EQUAL(file_size(other), before);
+    CHECK_OK(sqlite3_file_control(db, "x", THRONG_FCNTL_CHECKPOINT, &mode), db);
+    CHECK(file_size(other) > 100000);
+    db_exec(db, "DELETE FROM t; VACUUM");
+    mode = SQLITE_CHECKPOINT_PASSIVE;
+    CHECK_OK(sqlite3_file_control(db, NULL, THRONG_FCNTL_CHECKPOINT, &mode), db);
+    CHECK(file_size(path) < 20 * 1024);
+    db_exec(db, "BEGIN; SELECT * FROM t");
+    CHECK_EQUAL(sqlite3_file_control(db, "main", THRONG_FCNTL_CHECKPOINT, &mode), SQLITE_LOCKED);
+    CHECK_OK(sqlite3_file_control(db, "x", THRONG_FCNTL_CHECKPOINT, &mode), db);
+    db_exec(db, "COMMIT");
+    db_close(db);
+    oracle_check(path);
+    oracle_check(other);
+    plain = db_stock(path);
+    CHECK_EQUAL(sqlite3_file_control(plain, "main", THRONG_FCNTL_CHECKPOINT, &mode), SQLITE_NOTFOUND);
+    db_close(plain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_vacuum),
         cmocka_unit_test(after_auto_vacuum),
+        cmocka_unit_test(by_file_control),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
