@@ -324,6 +324,8 @@ static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages, bool 
         db->checkpoint_flushed = db->checkpoint_page;
         thr_os_write_back(db->base.fd, 0, 0); /* the sync at the end is to find little left */
     }
+    if (rc == SQLITE_FULL) /* the next piece may find room */
+        thr_log_drop_spares(&db->log);
     if (rc != SQLITE_OK)
         thr_log(rc, "throng: cannot write page %u of %s; its log is kept", db->checkpoint_page, db->path);
     else if (may_block && db->checkpoint_page > db->checkpoint_end)

@@ -579,6 +579,37 @@ static int map_file(struct replay *replay)
     return SQLITE_OK;
 }
 
+static int drop_file(void *ctx, const char *name)
+{
+    char *path;
+
+    if (strcmp(name, "heap") != 0 && strcmp(name, "shm") != 0 && strncmp(name, "scratch-", 8) != 0)
+        return SQLITE_OK;
+    if ((path = thr_os_join(ctx, name)) == NULL)
+        return SQLITE_NOMEM;
+    thr_os_unlink(path); /* if it cannot be, there may be space enough all the same */
+    thr_os_free(path);
+    return SQLITE_OK;
+}
+
+/* Before the file grows: give back the space of what recovery does not read, which may be all that the disk has. */
+static int drop_what_is_not_needed(const char *directory, const struct file_list *list)
+{
+    int rc = thr_os_list(directory, drop_file, (void *)(uintptr_t)directory);
+
+    for (size_t i = 0; i < list->count && list->has_horizon && rc == SQLITE_OK; i++) {
+        char *path;
+
+        if (list->numbers[i] >= list->first)
+            break;
+        if ((path = thr_log_path(directory, list->numbers[i])) == NULL)
+            return SQLITE_NOMEM;
+        thr_os_unlink(path);
+        thr_os_free(path);
+    }
+    return rc;
+}
+
 int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_recovery *out)
 {
     struct file_list list = {0};
@@ -589,7 +620,7 @@ int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_r
     if ((rc = list_files(directory, &list)) == SQLITE_OK)
         rc = each_record(directory, &list, measure_begin, measure_record, &replay, true);
     if (rc == SQLITE_OK && replay.any && out->commits > 0) {
-        if ((rc = map_file(&replay)) == SQLITE_OK)
+        if ((rc = drop_what_is_not_needed(directory, &list)) == SQLITE_OK && (rc = map_file(&replay)) == SQLITE_OK)
             rc = each_record(directory, &list, replay_begin, replay_record, &replay, true);
         if (rc == SQLITE_OK && (rc = finish(&replay)) == SQLITE_CORRUPT)
             thr_log(rc, "throng: page 1, as the log in %s leaves it, is not that of a database", directory);

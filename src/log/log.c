@@ -413,6 +413,14 @@ void thr_log_prepare(struct thr_log *log)
     atomic_store_explicit(&log->making_spare, 0, memory_order_release);
 }
 
+void thr_log_drop_spares(struct thr_log *log)
+{
+    struct thr_segment *segment;
+
+    while ((segment = spare_take(log)) != NULL)
+        segment_delete(log, segment);
+}
+
 uint64_t thr_log_first_needed(struct thr_log *log, uint64_t horizon)
 {
     const struct thr_segment *segment;

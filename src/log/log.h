@@ -109,6 +109,8 @@ void thr_log_take_back(struct thr_log *log, size_t bytes);
 /* Make a segment ahead of time if the current one is half full. No lock may be held. Errors are not reported: the
  * append that needs the segment tries again. */
 void thr_log_prepare(struct thr_log *log);
+/* The disk is full: give back the space of segments that are not in use. Any thread. */
+void thr_log_drop_spares(struct thr_log *log);
 /* --- sync.c --- */
 /* Let new snapshots see what is as durable as it was asked for. commit_lock. */
 void thr_log_show(struct thr_log *log);

@@ -227,18 +227,19 @@ static int start(struct thr_open_db *open_db, const char *uri)
 /* The work of the last one. */
 static void finish(struct thr_open_db *open_db)
 {
+    struct thr_recovery recovery;
     int rc = SQLITE_OK;
 
     thr_checkpointer_stop(&open_db->db);
-    if (open_db->db.base.writable) {
-        if (atomic_load(&open_db->db.broken) != 0)
-            rc = SQLITE_IOERR;
-        else if ((rc = thr_checkpoint_fold(&open_db->db)) != SQLITE_OK)
-            thr_log(rc,
-                    "throng: %s could not be completed at close; its log in %s is kept, and the next open recovers it",
-                    open_db->path, open_db->directory);
-    }
+    if (open_db->db.base.writable)
+        rc = atomic_load(&open_db->db.broken) != 0 ? SQLITE_IOERR : thr_checkpoint_fold(&open_db->db);
     thr_engine_stop(&open_db->db);
+    if (rc == SQLITE_FULL) /* the log has everything, too, and without the heap there may be room for it */
+        rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery);
+    if (rc != SQLITE_OK)
+        thr_log(rc,
+                "throng: %s could not be completed at close%s; its log in %s is kept, and the next open recovers it",
+                open_db->path, rc == SQLITE_FULL ? ", as the disk is full" : "", open_db->directory);
     if (open_db->db.base.writable && rc == SQLITE_OK && thr_recover_remove(open_db->directory) != SQLITE_OK)
         thr_log(SQLITE_IOERR_DELETE, "throng: cannot remove %s; the next open does", open_db->directory);
 }

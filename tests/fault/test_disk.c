@@ -105,6 +105,33 @@ static void space_runs_out_and_comes_back(void **state)
     }
 }
 
+/* The last close finds no room at all: it says so, keeps the log, and the next open recovers. */
+static void closed_without_room(void **state)
+{
+    static const enum thr_os_call CALLS[] = {THR_OS_WRITE, THR_OS_ALLOCATE};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        sqlite3 *db = create("no-room", "", i == 0 ? "OFF" : "FULL");
+
+        for (int k = 0; k < 20; k++)
+            db_exec(db, "INSERT INTO t(x) VALUES(randomblob(20000))");
+        for (int k = 0; k < 2; k++) {
+            struct fault_rule rule = {
+                .call = CALLS[k], .path = "no-room", .nth = 1, .count = FAULT_FOREVER, .err = ENOSPC};
+
+            (void)fault_add(&rule);
+        }
+        log_clear();
+        db_close(db);
+        CHECK(log_contains("could not be completed at close, as the disk is full"));
+        fault_reset();
+        db = open_again();
+        CHECK_EQUAL(db_int(db, "SELECT count(*) FROM t"), 20);
+        check_rows(db, 20);
+    }
+}
+
 /* A file system without fallocate: everything works. */
 static void no_fallocate(void **state)
 {
@@ -168,9 +195,8 @@ static void a_checkpoint_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failed_sync_is_final),
-        cmocka_unit_test(space_runs_out_and_comes_back),
-        cmocka_unit_test(no_fallocate),
+        cmocka_unit_test(a_failed_sync_is_final), cmocka_unit_test(space_runs_out_and_comes_back),
+        cmocka_unit_test(closed_without_room),    cmocka_unit_test(no_fallocate),
         cmocka_unit_test(a_checkpoint_may_fail),
     };
 
