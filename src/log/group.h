@@ -1,7 +1,7 @@
 /* A commit that spans several databases (ATTACH): all of them or none, also if the process dies in between.
  *
- * Each database logs its record while it holds its commit lock. Once all have, the first one (the coordinator) marks
- * its own record decided: that is the moment of the commit. Then each marks its own and publishes. After a crash a
+ * The committer logs a record in each while it holds all their commit locks. Then it marks that of one of them (the
+ * coordinator) decided: that is the moment of the commit. Then it marks the others and publishes. After a crash a
  * record that is not decided can only be the last of its log; its coordinator's record says what became of it. The
  * coordinator's recovery passes a decision on to the others before it forgets it.
  *

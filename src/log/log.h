@@ -119,6 +119,8 @@ void thr_log_show(struct thr_log *log);
 int thr_log_sync(struct thr_log *log, uint64_t seq);
 /* Make the names and all segments safe as they are now, also the head of one that has no record yet. As thr_log_sync(). */
 int thr_log_sync_all(struct thr_log *log);
+/* Commits up to this one are safe from a power cut. commit_lock. */
+void thr_log_is_durable(struct thr_log *log, uint64_t seq);
 /* Everything up to now while holding commit_lock, for a commit that spans databases: all of them have to be safe before one counts. */
 int thr_log_sync_held(struct thr_log *log);
 /* The names of the segments, of the directory, and of the database: when it returns no power cut takes one of them back that

@@ -126,8 +126,7 @@ static bool lead(struct thr_log *log)
     thr_mutex_lock(&head->commit_lock, UINT64_MAX);
     release(segments, count, rc == SQLITE_OK, current);
     if (rc == SQLITE_OK) {
-        THR_ASSERT(seq >= atomic_load_explicit(&head->durable_seq, memory_order_relaxed));
-        atomic_store_explicit(&head->durable_seq, seq, memory_order_release);
+        thr_log_is_durable(log, seq); /* a commit that spans databases may have synced more meanwhile */
         thr_log_show(log);
     }
     thr_mutex_unlock(&head->commit_lock);
@@ -186,6 +185,14 @@ int thr_log_sync_all(struct thr_log *log)
         stop_leading(head);
     }
     return SQLITE_OK;
+}
+
+void thr_log_is_durable(struct thr_log *log, uint64_t seq)
+{
+    struct thr_head *head = log->shm->head;
+
+    if (seq > atomic_load_explicit(&head->durable_seq, memory_order_relaxed))
+        atomic_store_explicit(&head->durable_seq, seq, memory_order_release);
 }
 
 int thr_log_sync_held(struct thr_log *log)

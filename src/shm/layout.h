@@ -112,8 +112,9 @@ struct thr_conflict_page {
  *   commit_seq     committer                   commit_lock; newest commit: logged, its frames linked
  *   visible_seq    committer, log's syncer     commit_lock; newest commit that new snapshots see: all up to it are as
  *                                              durable as their synchronous level asks
+ *   group_round    committer                   commit_lock; odd while a commit that spans databases becomes visible
  *   full_seq       committer                   commit_lock; newest commit at synchronous=FULL
- *   durable_seq    log's syncer                sync_leader; commits up to this one are safe from a power cut
+ *   durable_seq    committer, log's syncer     commit_lock; commits up to this one are safe from a power cut
  *   sync_leader    log's syncer                atomic: 1 while somebody syncs the log
  *   sync_round     log's syncer                atomic: counts syncs, and changes of visible_seq by them
  *   extent         committer                   commit_lock; [seq % THR_EXTENTS]: page count << 32 | free pages as of seq
@@ -160,6 +161,7 @@ struct thr_head {
     _Atomic uint64_t log_segment;
     _Atomic uint64_t log_tail;
     _Atomic uint64_t full_seq;
+    _Atomic uint64_t group_round;
     _Alignas(THR_CACHE_LINE) _Atomic uint64_t durable_seq;
     _Atomic uint32_t sync_leader;
     _Atomic uint32_t sync_round;

@@ -6,6 +6,7 @@
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
+#include "group.h"
 #include "txn.h"
 
 static const uint64_t WAIT_NS = 20000000;
@@ -423,7 +424,8 @@ void thr_txn_end_write(struct thr_conn *conn)
 
     if (!conn->writing)
         return;
-    thr_commit_abort(conn);
+    if (conn->planned || conn->changing)
+        thr_group_abort(conn);
     thr_txn_discard(conn);
     thr_frames_settle(&conn->db->heap, &conn->frames);
     conn->writing = conn->committed = false;
@@ -434,6 +436,8 @@ void thr_txn_end_write(struct thr_conn *conn)
 void thr_txn_end(struct thr_conn *conn)
 {
     thr_txn_end_write(conn);
+    if (conn->holds_commit_lock) /* it was only read, and the commit of the others fails */
+        thr_group_abort(conn);
     thr_stripe_return(&conn->db->shm, &conn->stripe, conn->page_count, page_size_of(conn));
     thr_turn_release(conn);
     if (conn->gate >= 0) /* it only read */

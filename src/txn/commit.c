@@ -11,6 +11,7 @@
 #include "../os/os.h"
 #include "../os/point.h"
 #include "../shm/conflicts.h"
+#include "commit.h"
 #include "db.h"
 #include "page1.h"
 #include "plan.h"
@@ -249,62 +250,80 @@ static enum thr_beside beside(struct thr_conn *conn)
     return conn->beside;
 }
 
-/* Validate against what was committed meanwhile; wait for a protected transaction that we would spoil. Returns with
- * commit_lock held if SQLITE_OK. */
-static int lock_and_validate(struct thr_conn *conn, const struct thr_plan *plan, uint64_t patience_ns)
+int thr_commit_look(struct thr_conn *conn, struct thr_obstacle *obstacle_out)
 {
     struct thr_head *head = head_of(conn);
-    uint64_t checked = atomic_load_explicit(&head->commit_seq, memory_order_acquire), now;
-    uint32_t slot;
+    uint64_t now = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
     int rc;
 
-    /* Outside the lock first: inside, there is then mostly nothing left to compare. */
-    if (checked != conn->snapshot) {
-        if ((rc = validate(conn)) != SQLITE_OK)
-            return rc;
+    *obstacle_out = (struct thr_obstacle){.slot = 0};
+    if (now != conn->checked_seq && (rc = validate(conn)) != SQLITE_OK)
+        return rc;
+    conn->checked_seq = now;
+    if (!conn->planned || conn->plan->nothing) /* it changes nothing, so nobody minds */
+        return SQLITE_OK;
+    if (now != conn->snapshot && conn->beside == THR_BESIDE_READER)
+        return lost(conn, THR_CONFLICT_READ, 0);
+    if (thr_log_failed(&conn->db->log))
+        return SQLITE_READONLY;
+    obstacle_out->beside = now != conn->snapshot && conn->beside == THR_BESIDE_UNKNOWN;
+    if (now - atomic_load_explicit(&head->visible_seq, memory_order_relaxed) >= THR_EXTENTS - 2)
+        obstacle_out->visible = now;
+    else
+        obstacle_out->slot = thr_turn_spoils(conn, conn->plan->page_count);
+    return SQLITE_OK;
+}
+
+int thr_commit_wait(struct thr_conn *conn, const struct thr_obstacle *obstacle)
+{
+    if (obstacle->beside)
         (void)beside(conn);
-    }
-    THR_POINT("validated");
-    for (;;) {
-        if (!thr_mutex_lock(&head->commit_lock, patience_ns))
-            return lost(conn, THR_CONFLICT_WRITE, 0);
-        now = atomic_load_explicit(&head->commit_seq, memory_order_relaxed);
-        rc = now == checked ? SQLITE_OK : validate(conn);
-        if (rc != SQLITE_OK)
-            break;
-        checked = now;
-        if (now != conn->snapshot && conn->beside == THR_BESIDE_UNKNOWN) {
-            thr_mutex_unlock(&head->commit_lock);
-            (void)beside(conn);
-            continue;
-        }
-        if (now != conn->snapshot && conn->beside == THR_BESIDE_READER) {
-            rc = lost(conn, THR_CONFLICT_READ, 0);
-            break;
-        }
-        if (thr_log_failed(&conn->db->log)) {
-            rc = SQLITE_READONLY;
-            break;
-        }
-        if (now - atomic_load_explicit(&head->visible_seq, memory_order_relaxed) >= THR_EXTENTS - 2) {
-            thr_mutex_unlock(&head->commit_lock);
-            thr_log_wait_visible(&conn->db->log, now);
-            continue;
-        }
-        if ((slot = thr_turn_spoils(conn, plan->page_count)) == 0)
-            return SQLITE_OK;
-        thr_mutex_unlock(&head->commit_lock);
-        THR_POINT("spoils");
-        if (!thr_turn_wait_protected(conn, slot))
-            return lost(conn, THR_CONFLICT_WRITE, 0);
-    }
-    thr_mutex_unlock(&head->commit_lock);
+    if (obstacle->visible != 0)
+        thr_log_wait_visible(&conn->db->log, obstacle->visible);
+    if (obstacle->slot == 0)
+        return SQLITE_OK;
+    THR_POINT("spoils");
+    return thr_turn_wait_protected(conn, obstacle->slot) ? SQLITE_OK : lost(conn, THR_CONFLICT_WRITE, 0);
+}
+
+int thr_commit_look_ahead(struct thr_conn *conn)
+{
+    int rc;
+
+    conn->checked_seq = atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_acquire);
+    if (conn->checked_seq == conn->snapshot)
+        return SQLITE_OK;
+    if ((rc = validate(conn)) == SQLITE_OK && conn->planned && !conn->plan->nothing)
+        (void)beside(conn);
     return rc;
 }
 
-/* A commit that changed no byte: nothing to publish. Only the pager believes that its change counter went up. */
-static int commit_nothing(struct thr_conn *conn)
+/* Validate against what was committed meanwhile; wait for a protected transaction that we would spoil. Returns with
+ * commit_lock held if SQLITE_OK. */
+static int lock_and_validate(struct thr_conn *conn)
 {
+    struct thr_head *head = head_of(conn);
+    struct thr_obstacle obstacle;
+    int rc;
+
+    if ((rc = thr_commit_look_ahead(conn)) != SQLITE_OK)
+        return rc;
+    THR_POINT("validated");
+    for (;;) {
+        thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+        rc = thr_commit_look(conn, &obstacle);
+        if (rc == SQLITE_OK && !thr_obstacle_any(&obstacle))
+            return SQLITE_OK;
+        thr_mutex_unlock(&head->commit_lock);
+        if (rc != SQLITE_OK || (rc = thr_commit_wait(conn, &obstacle)) != SQLITE_OK)
+            return rc;
+    }
+}
+
+/* A commit that changed no byte: nothing to publish. Only the pager believes that its change counter went up. */
+void thr_commit_nothing(struct thr_conn *conn)
+{
+    conn->planned = false;
     if (conn->change_counter_written) {
         conn->counter_bias++;
         conn->change_counter++;
@@ -312,7 +331,6 @@ static int commit_nothing(struct thr_conn *conn)
     thr_count(conn->slot, THR_COUNT_EMPTY_COMMITS, 1);
     thr_txn_discard(conn);
     conn->committed = true;
-    return SQLITE_OK;
 }
 
 /* What the pager holds now is the database as of our commit, if nobody came in between. */
@@ -374,13 +392,12 @@ static void adapt_stripe(struct thr_conn *conn, const struct thr_plan *plan)
         atomic_store_explicit(&head_of(conn)->stripe_want, want, memory_order_relaxed);
 }
 
-int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
+int thr_commit_plan(struct thr_conn *conn)
 {
-    struct thr_head *head = head_of(conn);
     struct thr_plan *plan = conn->plan;
     int rc;
 
-    if (!conn->writing || conn->committed || conn->prepared || conn->writes.count == 0)
+    if (!conn->writing || conn->committed || conn->planned || conn->writes.count == 0)
         return SQLITE_OK;
     THR_POINT("commit");
     conn->beside = THR_BESIDE_UNKNOWN;
@@ -389,36 +406,45 @@ int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns)
     if (plan->rollback)
         return SQLITE_OK;
     adapt_stripe(conn, plan);
-    if (plan->nothing) {
-        if (atomic_load_explicit(&head->commit_seq, memory_order_acquire) != conn->snapshot &&
-            (rc = validate(conn)) != SQLITE_OK)
-            return rc;
-        return commit_nothing(conn);
-    }
-    if ((rc = lock_and_validate(conn, plan, patience_ns)) != SQLITE_OK)
-        return rc;
-    conn->prepared_seq = atomic_load_explicit(&head->commit_seq, memory_order_relaxed) + 1;
-    if ((rc = log_record(conn, plan, conn->prepared_seq)) != SQLITE_OK) {
-        thr_mutex_unlock(&head->commit_lock);
-        return rc;
-    }
-    conn->prepared = true;
+    conn->planned = true;
     return SQLITE_OK;
 }
 
-int thr_commit_finish(struct thr_conn *conn)
+int thr_commit_log(struct thr_conn *conn)
+{
+    int rc;
+
+    THR_ASSERT(conn->planned && !conn->prepared);
+    conn->prepared_seq = atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_relaxed) + 1;
+    if ((rc = log_record(conn, conn->plan, conn->prepared_seq)) == SQLITE_OK)
+        conn->prepared = true;
+    return rc;
+}
+
+void thr_commit_unlog(struct thr_conn *conn)
+{
+    THR_ASSERT(conn->prepared);
+    conn->prepared = false;
+    thr_log_take_back(&conn->db->log, conn->record.bytes);
+    unclaim_space(conn, conn->plan);
+}
+
+void thr_commit_publish(struct thr_conn *conn)
+{
+    THR_ASSERT(conn->prepared);
+    conn->planned = conn->prepared = false;
+    publish_all(conn, conn->plan, conn->prepared_seq);
+    /* Whoever supersedes what we have just written must not take it away: our own statements may go on reading it. */
+    atomic_store_explicit(&conn->slot->committed, conn->prepared_seq,
+                          memory_order_seq_cst); /* pairs with reclamation */
+}
+
+int thr_commit_end(struct thr_conn *conn)
 {
     struct thr_log *log = &conn->db->log;
     uint64_t seq = conn->prepared_seq;
     int rc = SQLITE_OK;
 
-    if (!conn->prepared)
-        return SQLITE_OK;
-    conn->prepared = false;
-    publish_all(conn, conn->plan, conn->prepared_seq);
-    /* Whoever supersedes what we have just written must not take it away: our own statements may go on reading it. */
-    atomic_store_explicit(&conn->slot->committed, seq, memory_order_seq_cst); /* pairs with reclamation */
-    thr_mutex_unlock(&head_of(conn)->commit_lock);
     THR_POINT("published");
     thr_count(conn->slot, THR_COUNT_COMMITS, 1);
     thr_count(conn->slot, THR_COUNT_LOG_BYTES, conn->record.bytes);
@@ -440,12 +466,22 @@ int thr_commit_finish(struct thr_conn *conn)
     return rc;
 }
 
-void thr_commit_abort(struct thr_conn *conn)
+int thr_commit_one(struct thr_conn *conn)
 {
-    if (!conn->prepared)
-        return;
-    conn->prepared = false;
-    thr_log_take_back(&conn->db->log, conn->record.bytes);
-    unclaim_space(conn, conn->plan);
-    thr_mutex_unlock(&head_of(conn)->commit_lock);
+    struct thr_head *head = head_of(conn);
+    int rc;
+
+    if ((rc = thr_commit_plan(conn)) != SQLITE_OK || !conn->planned)
+        return rc;
+    if (conn->plan->nothing) {
+        if ((rc = thr_commit_look_ahead(conn)) == SQLITE_OK)
+            thr_commit_nothing(conn);
+        return rc;
+    }
+    if ((rc = lock_and_validate(conn)) != SQLITE_OK)
+        return rc;
+    if ((rc = thr_commit_log(conn)) == SQLITE_OK)
+        thr_commit_publish(conn);
+    thr_mutex_unlock(&head->commit_lock);
+    return rc == SQLITE_OK ? thr_commit_end(conn) : rc;
 }

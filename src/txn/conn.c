@@ -45,6 +45,7 @@ int thr_conn_open(struct thr_db *db, bool read_only, struct thr_conn **out)
     }
     conn->db = db;
     conn->read_only = read_only;
+    conn->next = conn;
     conn->gate = -1;
     if ((rc = thr_shm_slot_acquire(&db->shm, &conn->slot_index)) != SQLITE_OK)
         goto err_free;

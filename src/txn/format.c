@@ -69,9 +69,9 @@ static int change_format(struct thr_conn *conn, uint32_t format, uint8_t *page1,
     if ((rc = thr_page_write(conn, page1, thr_conn_page_size(conn), 0)) != SQLITE_OK)
         return rc;
     conn->set_format = format;
-    rc = thr_commit_prepare(conn, UINT64_MAX);
+    rc = thr_commit_one(conn);
     conn->set_format = 0;
-    return rc == SQLITE_OK ? thr_commit_finish(conn) : rc;
+    return rc;
 }
 
 int thr_format_set(struct thr_conn *conn, uint32_t format)

@@ -121,11 +121,11 @@ struct thr_conn {
     enum thr_kind kind;
     bool writing;   /* RESERVED or more */
     bool committed; /* published, COMMIT_PHASETWO still to come */
+    bool planned;   /* `plan` and `record` are what it will commit */
     bool prepared;  /* logged, commit_lock held; prepared_seq and new_extent are what will be published */
     uint64_t prepared_seq, new_extent;
+    uint64_t checked_seq; /* what it has read and written was compared with commits up to this one */
     struct thr_plan *plan;
-    uint8_t *group; /* of a commit that spans databases (group.h); NULL otherwise */
-    size_t group_bytes;
     /* Is another statement of the connection reading? Then no other commit may come in between. */
     enum thr_beside { THR_BESIDE_UNKNOWN, THR_BESIDE_NOBODY, THR_BESIDE_READER } beside;
     enum thr_sync sync; /* PRAGMA synchronous */
@@ -138,6 +138,18 @@ struct thr_conn {
     int gate; /* index of the gate held, -1 for none */
     struct thr_reads reads;
     struct thr_writes writes;
+
+    /* With the other databases of the same connection of SQLite (group.h). */
+    struct thr_conn *next; /* of the ring; itself if there is no other */
+    bool changing;         /* the pager changes pages: unless it rolls back, it will sync */
+    uint8_t *group;        /* of a commit that spans databases (src/log/group.h); NULL otherwise */
+    size_t group_bytes;
+    bool coordinates;       /* its record says whether the commit counts */
+    bool decided;           /* it says so already, and that is durable */
+    bool full_group;        /* one of them asked for FULL: all records were synced */
+    bool synced;            /* its log was, with the record in it */
+    bool holds_commit_lock; /* of its database, for a commit of several */
+    bool publishing;
 
     /* After a conflict. */
     enum thr_conflict conflict;
@@ -246,16 +258,12 @@ bool thr_commit_is_doomed(const struct thr_conn *conn);
 /* The same for a page that was just read: a transaction that wants to write need not go on after it has read what
  * somebody has changed meanwhile. */
 int thr_commit_check_page(struct thr_conn *conn, uint32_t pgno);
-/* First half of a commit (I2): validate, take the next sequence, log. On SQLITE_OK commit_lock is held (conn->prepared)
- * unless there was nothing to commit, and thr_commit_finish() or thr_commit_abort() must follow soon. Otherwise
- * nothing has happened: SQLITE_BUSY_SNAPSHOT (conn->conflict says why; also when commit_lock could not be had within
- * `patience_ns`), SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM, SQLITE_CORRUPT. */
-int thr_commit_prepare(struct thr_conn *conn, uint64_t patience_ns);
-/* Second half: publish, and at synchronous=FULL wait until it is durable. SQLITE_OK, or SQLITE_IOERR_FSYNC: then nobody
- * will see it, and the database cannot be written any more. */
-int thr_commit_finish(struct thr_conn *conn);
-/* Or take everything back. */
-void thr_commit_abort(struct thr_conn *conn);
+/* Commit a transaction that used no other database (I2): validate, take the next sequence, log, publish, and at
+ * synchronous=FULL wait until it is durable. SQLITE_OK, also if there was nothing to commit. Otherwise nothing has
+ * happened: SQLITE_BUSY_SNAPSHOT (conn->conflict says why), SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM, SQLITE_CORRUPT;
+ * but for SQLITE_IOERR_FSYNC after the record was logged: then nobody will see it, and the database cannot be written any
+ * more. */
+int thr_commit_one(struct thr_conn *conn);
 
 /* --- conn.c --- */
 int thr_conn_open(struct thr_db *db, bool read_only, struct thr_conn **out);

@@ -9,11 +9,11 @@
 #include "../ckpt/checkpoint.h"
 #include "../os/os.h"
 #include "../os/point.h"
+#include "../txn/group.h"
 #include "../txn/plan.h"
 #include "throng.h"
 
 enum { RERUNS_MAX = 20 };
-static const uint64_t SECOND_LOCK_NS = 50000000;
 static const uint64_t IN_PLACE_NS = 10000000;
 
 /* Our own file control: SQLITE_FCNTL_FILE_POINTER would give the file of a VFS above. */
@@ -99,6 +99,7 @@ static int main_close(sqlite3_file *sqlite_file)
     thr_beside_remove(file);
     thr_journal_free(&file->journal);
     if (!is_inherited(file)) { /* a child must not end what its parent began */
+        thr_family_leave(file);
         thr_conn_close(file->conn);
         thr_db_release(file->open_db);
     }
@@ -334,12 +335,15 @@ static int main_check_reserved(sqlite3_file *sqlite_file, int *result_out)
 /* The commit failed on a conflict: let SQLite run the statement again, or tell the application. */
 static int conflict(struct thr_main_file *file)
 {
+    struct thr_conn *member = file->conn;
     struct thr_statement_info info;
 
     statements_of(file, &info);
     if (file->conn->kind != THR_KIND_AUTOCOMMIT || info.busy != 1 || ++file->reruns > RERUNS_MAX)
         return SQLITE_BUSY_SNAPSHOT;
-    file->conn->rerun = true; /* the second try is protected: it cannot lose again */
+    do /* the second try is protected: it cannot lose again, in any of its databases */
+        member->rerun = member->rerun || member->snapshot != 0;
+    while ((member = member->next) != file->conn);
     thr_count(file->conn->slot, THR_COUNT_RERUNS, 1);
     return SQLITE_SCHEMA;
 }
@@ -353,15 +357,12 @@ static int commit_resized(struct thr_main_file *file)
         thr_log(SQLITE_BUSY, "throng: the page size of %s cannot change while it is being read", conn->db->path);
         return SQLITE_BUSY_SNAPSHOT;
     }
-    if ((rc = thr_group_set(file, 1)) == SQLITE_OK && (rc = thr_commit_prepare(conn, UINT64_MAX)) == SQLITE_OK &&
-        (rc = thr_commit_finish(conn)) == SQLITE_OK) {
-        if ((rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
-            atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
-            thr_log(rc,
-                    "throng: %s: the new page size could not be put in place; close all connections and open "
-                    "the database again to recover it from its log",
-                    conn->db->path);
-        }
+    if ((rc = thr_commit_one(conn)) == SQLITE_OK && (rc = thr_checkpoint_resize(conn->db)) != SQLITE_OK) {
+        atomic_store_explicit(&conn->db->broken, 1, memory_order_relaxed);
+        thr_log(rc,
+                "throng: %s: the new page size could not be put in place; close all connections and open "
+                "the database again to recover it from its log",
+                conn->db->path);
     }
     thr_barrier_lower(conn);
     return rc;
@@ -371,11 +372,9 @@ static int commit(struct thr_main_file *file)
 {
     struct thr_conn *conn = file->conn;
     struct thr_statement_info info;
-    uint32_t writers;
-    bool alone;
     int rc;
 
-    if (!conn->writing || conn->writes.count == 0)
+    if (!conn->writing || (conn->writes.count == 0 && !conn->changing))
         return SQLITE_OK;
     if (file->journal.rolling_back) {
         file->journal.rolling_back = false;
@@ -388,22 +387,10 @@ static int commit(struct thr_main_file *file)
         statements_of(file, &info);
         conn->kind = info.kind == THR_KIND_REWRITE ? info.kind : THR_KIND_EXCLUSIVE;
     }
-    if (thr_plan_new_page_size(conn) != 0) {
-        rc = commit_resized(file);
-    } else {
-        writers = thr_group_writers(file);
-        alone = writers <= 1;
-        if ((rc = thr_group_set(file, writers)) != SQLITE_OK)
-            return rc;
-        rc = thr_commit_prepare(conn, alone ? UINT64_MAX : SECOND_LOCK_NS);
-        if (rc == SQLITE_OK && alone)
-            rc = thr_commit_finish(conn);
-        else if (rc == SQLITE_OK)
-            rc = thr_group_make_safe(file, writers);
-    }
+    rc = thr_plan_new_page_size(conn) != 0 ? commit_resized(file) : thr_family_sync(file);
     if (rc == SQLITE_BUSY_SNAPSHOT)
         rc = conflict(file);
-    else if (rc == SQLITE_OK && (conn->committed || conn->prepared)) /* not the sync of a rollback */
+    else if (rc == SQLITE_OK && (conn->committed || conn->planned)) /* not the sync of a rollback */
         file->reruns = 0;
     return rc;
 }
@@ -412,8 +399,7 @@ static int commit_phase_two(struct thr_main_file *file)
 {
     int rc;
 
-    thr_group_decide(file);
-    rc = thr_commit_finish(file->conn);
+    rc = thr_group_finish(file->conn);
     if (file->conn->keeps_lock) { /* there will be no better moment */
         if (file->conn->kind == THR_KIND_REWRITE)
             thr_txn_renew(file->conn);
@@ -483,7 +469,7 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         int rc = remember_errno(file, commit(file));
 
         if (rc != SQLITE_OK && arg != NULL)
-            thr_group_forget_super_journal(file, arg);
+            thr_family_forget_super_journal(file, arg);
         return rc;
     }
     case SQLITE_FCNTL_COMMIT_PHASETWO:
@@ -494,7 +480,7 @@ static int main_control(sqlite3_file *sqlite_file, int op, void *arg)
         ((struct main_file_ask *)arg)->file = file;
         return SQLITE_OK;
     case SQLITE_FCNTL_PDB:
-        file->db = arg;
+        thr_family_join(file, arg);
         return SQLITE_OK;
     case THR_FCNTL_RUNNING:
         file->running = arg;

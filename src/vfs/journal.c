@@ -120,6 +120,7 @@ static int write_first_header(struct thr_main_file *main, const uint8_t *header)
     uint32_t page_size = thr_get32(header + AT_PAGE_SIZE), sector = thr_get32(header + AT_SECTOR);
 
     reset(journal);
+    main->conn->changing = page_size != 0;
     if (page_size == 0)
         return SQLITE_OK;
     if (sector == 0 || (page_size != thr_conn_page_size(main->conn) && thr_conn_page_size(main->conn) != 0))

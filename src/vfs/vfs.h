@@ -12,7 +12,6 @@
 #include "running.h"
 
 struct thr_open_db;
-struct thr_group;
 
 /* The rollback journal. The pager writes the original of each page before it changes it; since the transaction's
  * snapshot has that page, only its number is kept. One per connection, kept from one transaction to the next. */
@@ -56,6 +55,8 @@ struct thr_main_file {
     const char *journal_name, *wal_name; /* SQLite's own strings */
     uint64_t number;                     /* no two files of a process have the same */
     struct thr_main_file *next_open;
+    const sqlite3 *family; /* the connection that opened it (group.c) */
+    struct thr_main_file *next_of_bucket;
 };
 
 struct thr_journal_file {
@@ -84,19 +85,14 @@ void thr_db_identity(const struct thr_open_db *open_db, sqlite3_int64 *id);
 /* How often this process was forked off; a database belongs to the process that opened it. */
 uint32_t thr_fork_count(void);
 
-/* group.c: commits that span databases */
-/* How many Throng databases of the connection may take part in its commit. */
-uint32_t thr_group_writers(const struct thr_main_file *file);
-/* Prepare conn->group for a commit of that many databases. SQLITE_OK, SQLITE_NOMEM. */
-int thr_group_set(struct thr_main_file *file, uint32_t writers);
-/* `file` has prepared. If it is the last of the `writers`, nothing can fail from here on but this: if one of them asks for
- * it, make the records of all safe from a power cut. SQLITE_OK, SQLITE_IOERR_FSYNC. */
-int thr_group_make_safe(struct thr_main_file *file, uint32_t writers);
-/* The first second phase of a commit that spans databases: it counts in all of them from now on. Before anything of it is
- * published. */
-void thr_group_decide(struct thr_main_file *file);
+/* group.c: the databases of one connection of SQLite */
+/* SQLITE_FCNTL_PDB: `file` belongs to *db. */
+void thr_family_join(struct thr_main_file *file, sqlite3 **db);
+void thr_family_leave(struct thr_main_file *file);
+/* thr_group_sync() for a commit of SQLite's. */
+int thr_family_sync(struct thr_main_file *file);
 /* The commit failed. SQLite leaves its super-journal to whoever rolls back a journal that names it; ours do not. */
-void thr_group_forget_super_journal(const struct thr_main_file *file, const char *name);
+void thr_family_forget_super_journal(const struct thr_main_file *file, const char *name);
 
 /* beside.c: what SQLite opens beside a database, by name */
 void thr_beside_add(struct thr_main_file *file);

@@ -1,0 +1,179 @@
+/* A transaction that uses several databases is one transaction: it is serializable over all of them, it is seen in all
+ * or in none, and no lock of one database is held while it waits for anything of another.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "fault.h"
+#include "support.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+static char path[2][PATH_SIZE];
+
+/* `first` is main, the other one `other`; each has a table t(id, v) of rows that share no page. */
+static sqlite3 *open_from(int first)
+{
+    sqlite3 *db = db_open(path[first]);
+
+    db_exec(db, "ATTACH 'file:%s?vfs=throng' AS other", path[1 - first]);
+    return db;
+}
+
+static sqlite3 *create(void)
+{
+    sqlite3 *db;
+
+    support_needs_throng();
+    fault_reset();
+    (void)path_new(path[0], "attach");
+    (void)path_new(path[1], "attach-other");
+    db = open_from(0);
+    for (int i = 0; i < 2; i++)
+        db_exec(db,
+                "CREATE TABLE %s.t(id INTEGER PRIMARY KEY, v INT, pad BLOB);"
+                "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<20)"
+                "INSERT INTO %s.t SELECT i, 1, zeroblob(3000) FROM c",
+                i == 0 ? "main" : "other", i == 0 ? "main" : "other");
+    return db;
+}
+
+static void check_both(void)
+{
+    oracle_check(path[0]);
+    oracle_check(path[1]);
+}
+
+/* --- what was read in one, and written in the other --- */
+
+/* Of two doctors, each in a hospital of his own, one stays on duty. */
+static void reads_in_another_database_count(void **state)
+{
+    static const char *const LEVELS[] = {"OFF", "NORMAL", "FULL"};
+    sqlite3 *a, *b;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        a = create();
+        b = open_from(0);
+        db_exec(a, "PRAGMA main.synchronous=%s; PRAGMA other.synchronous=%s", LEVELS[i], LEVELS[2 - i]);
+        db_exec(a, "BEGIN");
+        db_exec(b, "BEGIN");
+        CHECK_EQUAL(db_int(a, "SELECT x.v+y.v FROM main.t x, other.t y WHERE x.id=1 AND y.id=1"), 2);
+        CHECK_EQUAL(db_int(b, "SELECT x.v+y.v FROM main.t x, other.t y WHERE x.id=1 AND y.id=1"), 2);
+        db_exec(a, "UPDATE main.t SET v=0 WHERE id=1");
+        db_exec(b, "UPDATE other.t SET v=0 WHERE id=1");
+        db_exec(a, "COMMIT");
+        db_expect(b, SQLITE_BUSY_SNAPSHOT, "COMMIT");
+        CHECK_EQUAL(db_int(b, "SELECT x.v+y.v FROM main.t x, other.t y WHERE x.id=1 AND y.id=1"), 1);
+        db_close(a);
+        db_close(b);
+        check_both();
+    }
+}
+
+/* What is read and does not change makes nobody lose. */
+static void other_rows_do_not_count(void **state)
+{
+    sqlite3 *a = create(), *b = open_from(1);
+
+    (void)state;
+    db_close(a); /* it has used all rows */
+    a = open_from(0);
+    db_exec(a, "BEGIN");
+    CHECK_EQUAL(db_int(a, "SELECT v FROM main.t WHERE id=1"), 1);
+    db_exec(a, "UPDATE other.t SET v=2 WHERE id=1");
+    db_exec(b, "UPDATE other.t SET v=2 WHERE id=15; UPDATE main.t SET v=2 WHERE id=15");
+    db_exec(a, "COMMIT");
+    db_close(a);
+    db_close(b);
+    check_both();
+}
+
+static void change_what_was_read(void *ctx, const char *name)
+{
+    (void)name;
+    db_exec(ctx, "UPDATE main.t SET v=7 WHERE id=1");
+}
+
+/* A statement outside BEGIN that loses by what it has read in another database is run again, and sees the change. */
+static void a_statement_is_run_again(void **state)
+{
+    sqlite3 *a = create(), *b = db_open(path[0]);
+
+    (void)state;
+    CHECK(fault_call_at("commit", 1, change_what_was_read, b) >= 0);
+    db_exec(a, "UPDATE other.t SET v=v+(SELECT v FROM main.t WHERE id=1) WHERE id=1");
+    CHECK_EQUAL(db_int(a, "SELECT v FROM other.t WHERE id=1"), 8);
+    CHECK_EQUAL(db_int(a, "SELECT value FROM throng_stats('other') WHERE counter='reruns'"), 1);
+    fault_reset();
+    db_close(a);
+    db_close(b);
+    check_both();
+}
+
+/* --- waiting --- */
+
+static _Atomic int asked, committed;
+
+static int never_gives_up(void *arg, int count)
+{
+    (void)arg;
+    (void)count;
+    atomic_fetch_add(&asked, 1);
+    sleep_ms(1);
+    return 1;
+}
+
+static void commit_in_both(void *arg)
+{
+    sqlite3 *db = open_from((int)(intptr_t)arg);
+
+    (void)sqlite3_busy_handler(db, never_gives_up, NULL);
+    db_exec(db, "BEGIN; UPDATE main.t SET v=v+1 WHERE id=5; UPDATE other.t SET v=v+1 WHERE id=5");
+    CHECK(atomic_load(&asked) == 0);
+    db_exec(db, "COMMIT");
+    atomic_store(&committed, 1);
+    db_close(db);
+}
+
+/* A commit in both waits for one that must not lose, in either of them. Meanwhile that one, and others, use and change what
+ * the commit has in the other database. Were a lock held, nobody would ever go on. */
+static void a_commit_that_waits_holds_no_lock(void **state)
+{
+    (void)state;
+    for (int way = 0; way < 4; way++) {
+        sqlite3 *db = create(), *single = db_open(path[way % 2]);
+
+        atomic_store(&asked, 0);
+        atomic_store(&committed, 0);
+        db_close(db);
+        db = open_from(way % 2); /* it has no page of a table in its cache */
+        db_exec(db, "BEGIN IMMEDIATE");
+        CHECK_EQUAL(db_int(db, "SELECT v FROM other.t WHERE id=5"), 1);
+        thread_start(commit_in_both, (void *)(intptr_t)(way / 2));
+        while (atomic_load(&asked) == 0 && !check_any_failed())
+            sleep_ms(1);
+        db_exec(single, "UPDATE t SET v=2 WHERE id=15");
+        CHECK_EQUAL(db_int(db, "SELECT v FROM main.t WHERE id=12"), 1);
+        db_exec(db, "UPDATE main.t SET v=2 WHERE id=12");
+        CHECK_EQUAL(atomic_load(&committed), 0);
+        db_exec(db, "COMMIT");
+        threads_join();
+        CHECK_EQUAL(atomic_load(&committed), 1);
+        db_close(db);
+        db_close(single);
+        check_both();
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_in_another_database_count),
+        cmocka_unit_test(other_rows_do_not_count),
+        cmocka_unit_test(a_statement_is_run_again),
+        cmocka_unit_test(a_commit_that_waits_holds_no_lock),
+    };
+
+    return cmocka_run_group_tests(tests, support_setup, support_teardown);
+}
