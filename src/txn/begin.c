@@ -6,6 +6,7 @@
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
+#include "cut.h"
 #include "group.h"
 #include "txn.h"
 
@@ -54,7 +55,7 @@ static bool kind_writes(enum thr_kind kind)
 /* Wait for what this kind of transaction was promised. */
 static int take_turn(struct thr_conn *conn, enum thr_kind kind)
 {
-    bool alone = kind >= THR_KIND_EXCLUSIVE || (kind_writes(kind) && one_writer(conn->db));
+    bool alone = !conn->read_only && (kind >= THR_KIND_EXCLUSIVE || (kind_writes(kind) && one_writer(conn->db)));
     bool sure = kind == THR_KIND_IMMEDIATE || kind == THR_KIND_RETURNING || (kind_writes(kind) && conn->rerun);
     struct thr_head *head = head_of(conn);
     uint32_t other;
@@ -66,9 +67,7 @@ static int take_turn(struct thr_conn *conn, enum thr_kind kind)
         conn->lost_seq = 0;
     }
     if (alone || sure)
-        rc = thr_turn_acquire(conn);
-    if (rc == SQLITE_OK && alone)
-        rc = thr_turn_be_alone(conn);
+        rc = thr_turn_acquire_all(conn, alone);
     if (rc == SQLITE_OK && !alone && kind_writes(kind)) {
         uint64_t began_ns = thr_os_now_ns();
 
@@ -224,6 +223,21 @@ static void check_epoch(struct thr_conn *conn)
     thr_stripe_check_epoch(&conn->db->shm, &conn->stripe);
 }
 
+/* The connection's other databases get their snapshots now, and pages have to be theirs before that. Only those that it
+ * has written before, and where it is about to run out. */
+static int refill_others(struct thr_conn *conn)
+{
+    int rc = SQLITE_OK;
+
+    for (struct thr_conn *other = conn->next; other != conn && rc == SQLITE_OK; other = other->next)
+        if (other->snapshot == 0 && refill_is_due(other) &&
+            (other->ran_out || !other->stripe.own || other->stripe.pages.count < (other->stripe.want + 1) / 2)) {
+            check_epoch(other);
+            rc = refill(other);
+        }
+    return rc;
+}
+
 /* While a rebase is going on nobody may look at the index. */
 static int pass_barrier(struct thr_conn *conn)
 {
@@ -264,6 +278,7 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
     struct thr_db *db = conn->db;
     uint64_t extent = 0;
     bool protect = false, refilled = false, is_short = false;
+    enum thr_cut cut;
     int rc;
 
     THR_ASSERT(conn->snapshot == 0);
@@ -279,14 +294,18 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         thr_stripe_release(&db->shm, &conn->stripe, page_size_of(conn));
         conn->cache_seq = 0;
     }
+    cut = thr_cut_choose(conn);
 again:
-    if (refill_is_due(conn) && (rc = refill(conn)) != SQLITE_OK)
+    if (cut != THR_CUT_JOIN && refill_is_due(conn) && (rc = refill(conn)) != SQLITE_OK)
+        goto err;
+    if (cut == THR_CUT_LEAD && (rc = refill_others(conn)) != SQLITE_OK)
         goto err;
     if (protect)
         protect_from_now_on(conn);
-    conn->snapshot = thr_snapshot_take(conn, &extent);
-    if ((rc = pass_barrier(conn)) == SQLITE_OK) {
+    if (cut != THR_CUT_JOIN) /* who has announced one already is waited for */
         conn->snapshot = thr_snapshot_take(conn, &extent);
+    if (cut == THR_CUT_JOIN || (rc = pass_barrier(conn)) == SQLITE_OK) {
+        conn->snapshot = thr_cut_take(conn, cut, &extent);
         conn->first_snapshot = conn->snapshot;
         check_epoch(conn);
         if (conn->snapshot != conn->cache_seq)
@@ -295,12 +314,12 @@ again:
             atomic_load_explicit(&head_of(conn)->commit_seq, memory_order_relaxed) != conn->snapshot &&
             thr_commit_is_doomed(conn))
             drop_cache(conn); /* it holds what a commit that is not visible yet has changed */
-        if (conn->holds_turn)
+        if (conn->holds_turn && !conn->read_only)
             rc = settle_end(conn, extent, &is_short);
     }
     if (rc == SQLITE_OK && !is_short && conn->may_write)
         rc = borrow_space(conn, &is_short);
-    if (rc == SQLITE_OK && is_short && !refilled) {
+    if (rc == SQLITE_OK && is_short && !refilled && cut != THR_CUT_JOIN) {
         refilled = conn->ran_out = true;
         goto again;
     }
@@ -322,7 +341,7 @@ static int reserve_alone(struct thr_conn *conn)
 
     if (conn->is_alone)
         return SQLITE_OK;
-    if ((rc = thr_turn_acquire(conn)) != SQLITE_OK || (rc = thr_turn_be_alone(conn)) != SQLITE_OK) {
+    if ((rc = thr_turn_acquire_all(conn, true)) != SQLITE_OK) {
         thr_turn_release(conn);
         return rc;
     }
@@ -337,7 +356,7 @@ static int reserve_alone(struct thr_conn *conn)
 static int reserve_protected(struct thr_conn *conn)
 {
     struct thr_head *head = head_of(conn);
-    int rc = thr_turn_acquire(conn);
+    int rc = thr_turn_acquire_all(conn, false);
 
     if (rc != SQLITE_OK)
         return rc;
@@ -372,10 +391,12 @@ static int try_to_reserve(struct thr_conn *conn, enum thr_kind kind)
         rc = thr_turn_enter_writer(conn);
     if (rc == SQLITE_OK && !conn->may_write) /* it began with a read */
         rc = borrow_space(conn, &is_short);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
         conn->writing = true;
-    else
+    } else {
         leave_writer(conn);
+        thr_turn_release_idle(conn);
+    }
     return rc;
 }
 
@@ -443,6 +464,7 @@ void thr_txn_end(struct thr_conn *conn)
     if (conn->gate >= 0) /* it only read */
         thr_gate_leave(conn, false);
     conn->snapshot = 0;
-    atomic_store_explicit(&conn->slot->snapshot, 0, memory_order_seq_cst);
+    atomic_store_explicit(&conn->slot->snapshot, conn->held, memory_order_seq_cst);
     atomic_store_explicit(&conn->slot->state, THR_SLOT_IDLE, memory_order_release);
+    thr_cut_end(conn);
 }

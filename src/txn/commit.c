@@ -343,6 +343,7 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
                conn->beside == THR_BESIDE_NOBODY); /* a statement would read on in another one */
 
     conn->snapshot = conn->first_snapshot = seq;
+    conn->held = 0;
     atomic_store_explicit(&conn->slot->snapshot, seq, memory_order_seq_cst);
     conn->cache_seq = next && !plan->rewrite ? seq : 0;
     conn->page_count = plan->page_count;

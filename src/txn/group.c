@@ -316,8 +316,12 @@ int thr_group_sync(struct thr_conn *conn, bool with_readers, bool early)
             return SQLITE_MISUSE; /* came after the last one: SQLite does not do that */
         several = several || member->planned;
     }
-    if (!several && !(with_readers && others_read(conn)))
-        return thr_commit_one(conn);
+    if (!several && !(with_readers && others_read(conn))) {
+        if ((rc = thr_commit_one(conn)) == SQLITE_OK)
+            for (member = conn->next; member != conn; member = member->next)
+                member->rerun = false;
+        return rc;
+    }
     if ((rc = prepare(conn, with_readers, early)) == SQLITE_OK && coordinator_of(conn) == NULL)
         rc = thr_group_finish(conn);
     return rc;

@@ -38,6 +38,66 @@ int thr_turn_acquire(struct thr_conn *conn)
     return SQLITE_OK;
 }
 
+/* What the transaction will need in the other databases of the connection, too; false: nothing. */
+static bool wants_too(const struct thr_conn *conn, const struct thr_conn *other)
+{
+    bool all = (conn->kind == THR_KIND_IMMEDIATE || conn->kind == THR_KIND_EXCLUSIVE) && !conn->keeps_lock;
+
+    return other == conn || ((all || other->rerun) && !other->db->foreign && other->db->base.writable);
+}
+
+/* The first of `conn` and the others after `last`, in the order in which they are taken by everybody. */
+static struct thr_conn *next_in_order(struct thr_conn *conn, const struct thr_conn *last)
+{
+    struct thr_conn *member = conn, *next = NULL;
+
+    do
+        if (wants_too(conn, member) && (last == NULL || member->db > last->db) &&
+            (next == NULL || member->db < next->db))
+            next = member;
+    while ((member = member->next) != conn);
+    return next;
+}
+
+void thr_turn_release_idle(struct thr_conn *conn)
+{
+    for (struct thr_conn *other = conn->next; other != conn; other = other->next)
+        if (other->snapshot == 0)
+            thr_turn_release(other);
+}
+
+/* Two connections that attach in opposite orders must not wait for each other. */
+int thr_turn_acquire_all(struct thr_conn *conn, bool alone)
+{
+    struct thr_conn *member = NULL, *had[THR_FAMILY_MAX];
+    uint32_t count = 0, kept = 0;
+    int rc = SQLITE_OK;
+
+    while (rc == SQLITE_OK && (member = next_in_order(conn, member)) != NULL) {
+        if (member->holds_turn)
+            had[count++] = member;
+        rc = thr_turn_acquire(member);
+        THR_POINT("one-turn");
+        if (rc == SQLITE_OK && alone && (member == conn || (member->snapshot == 0 && !member->read_only)))
+            rc = thr_turn_be_alone(member);
+    }
+    for (member = NULL; rc != SQLITE_OK && (member = next_in_order(conn, member)) != NULL;) {
+        if (kept < count && had[kept] == member)
+            kept++;
+        else
+            thr_turn_release(member);
+    }
+    return rc;
+}
+
+bool thr_turn_held_elsewhere(const struct thr_conn *conn)
+{
+    for (const struct thr_conn *other = conn->next; other != conn; other = other->next)
+        if (other->holds_turn && !other->keeps_lock)
+            return true;
+    return false;
+}
+
 static bool others_write(const struct thr_conn *conn)
 {
     const struct thr_shm *shm = &conn->db->shm;

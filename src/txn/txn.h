@@ -96,6 +96,9 @@ enum thr_sync { THR_SYNC_OFF, THR_SYNC_NORMAL, THR_SYNC_FULL, THR_SYNC_EXTRA };
 /* Why a commit failed. */
 enum thr_conflict { THR_CONFLICT_NONE, THR_CONFLICT_READ, THR_CONFLICT_WRITE, THR_CONFLICT_SCHEMA, THR_CONFLICT_SPACE };
 
+/* Databases of one connection: SQLite has at most 125 attached ones. */
+#define THR_FAMILY_MAX 127u
+
 struct thr_conn {
     struct thr_db *db;
     struct thr_slot *slot;
@@ -141,8 +144,11 @@ struct thr_conn {
 
     /* With the other databases of the same connection of SQLite (group.h). */
     struct thr_conn *next; /* of the ring; itself if there is no other */
-    bool changing;         /* the pager changes pages: unless it rolls back, it will sync */
-    uint8_t *group;        /* of a commit that spans databases (src/log/group.h); NULL otherwise */
+    uint64_t held;         /* snapshot announced for a transaction that began in another one of them (cut.h); 0: none */
+    uint64_t held_extent, held_round;
+    bool wants_newest; /* the snapshots of the others are another transaction's */
+    bool changing;     /* the pager changes pages: unless it rolls back, it will sync */
+    uint8_t *group;    /* of a commit that spans databases (src/log/group.h); NULL otherwise */
     size_t group_bytes;
     bool coordinates;       /* its record says whether the commit counts */
     bool decided;           /* it says so already, and that is durable */
@@ -211,6 +217,13 @@ void thr_txn_renew(struct thr_conn *conn);
 /* --- turn.c: who must not lose, who must be alone, who queues --- */
 int thr_turn_acquire(struct thr_conn *conn);
 int thr_turn_be_alone(struct thr_conn *conn);
+/* The turn, and those of the connection's other databases that the transaction will need as well: in one order for
+ * everybody. SQLITE_OK, SQLITE_BUSY: the others' are let go of again. */
+int thr_turn_acquire_all(struct thr_conn *conn, bool alone);
+/* Of the other databases, where no transaction has begun. */
+void thr_turn_release_idle(struct thr_conn *conn);
+/* Does the transaction make others wait in another database? */
+bool thr_turn_held_elsewhere(const struct thr_conn *conn);
 /* `end`: nobody else may grow the file beyond it. commit_lock. */
 void thr_turn_protect(struct thr_conn *conn, uint32_t end);
 void thr_turn_protect_page(struct thr_conn *conn, uint32_t pgno);

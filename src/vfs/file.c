@@ -221,19 +221,51 @@ static bool may_show_stripe(const struct thr_main_file *file)
            (file->conn->wants_stripe && file->db != NULL && !sqlite3_get_autocommit(*file->db));
 }
 
+/* A statement outside BEGIN may be told to run again, as long as nobody knows of it. */
+static bool may_rerun(struct thr_main_file *file, const struct thr_statement_info *info)
+{
+    struct thr_conn *member = file->conn;
+
+    if (info->busy != 1 || ++file->reruns > RERUNS_MAX)
+        return false;
+    do /* the second try is protected: it cannot lose, in any of its databases */
+        member->rerun = member->rerun || member->snapshot != 0 || member == file->conn;
+    while ((member = member->next) != file->conn);
+    thr_count(file->conn->slot, THR_COUNT_RERUNS, 1);
+    return true;
+}
+
+/* A connection that cannot write reads as of one moment. But what the transaction reads in its other databases may move on,
+ * if it must not lose there; then it has to here as well. */
+static void read_only_info(struct thr_main_file *file, struct thr_statement_info *info)
+{
+    const struct thr_conn *conn = file->conn;
+
+    if (conn->next != conn && !conn->db->foreign && conn->db->base.writable)
+        statement_of(file, NULL, info);
+    else
+        info->kind = THR_KIND_READ;
+    if (conn->rerun && info->kind == THR_KIND_AUTOCOMMIT)
+        info->kind = THR_KIND_RETURNING;
+    if (info->kind != THR_KIND_IMMEDIATE && info->kind != THR_KIND_RETURNING)
+        info->kind = THR_KIND_READ;
+    info->writes = false;
+}
+
 static int lock_shared(struct thr_main_file *file)
 {
-    struct thr_statement_info info;
+    struct thr_statement_info info = {.busy = 0};
     int rc;
 
     if (file->conn->read_only) {
-        info.kind = THR_KIND_READ;
-        info.writes = false;
+        read_only_info(file, &info);
     } else {
         /* A statement that counts pages is shown all of them: a connection that has a stripe gives it up. */
         file->conn->shows_all = false;
         statement_of(file, may_show_stripe(file) ? &file->conn->shows_all : NULL, &info);
     }
+    /* Outside BEGIN, a statement that is still being read is a transaction of its own. */
+    file->conn->wants_newest = info.busy > 1 && (info.kind == THR_KIND_AUTOCOMMIT || info.kind == THR_KIND_RETURNING);
     if (info.writes)
         file->conn->wants_stripe = true;
     file->conn->keeps_lock = file->exclusive && !file->conn->read_only;
@@ -243,6 +275,10 @@ static int lock_shared(struct thr_main_file *file)
     file->conn->may_write = info.writes || (info.kind == THR_KIND_EXPLICIT && file->conn->wants_stripe);
     if ((rc = thr_txn_begin(file->conn, info.kind)) == SQLITE_OK)
         file->lock = SQLITE_LOCK_SHARED;
+    /* It must not wait here while others wait for what it has elsewhere: it takes all at once when it runs again. */
+    if (rc == SQLITE_BUSY && (info.kind == THR_KIND_AUTOCOMMIT || info.kind == THR_KIND_RETURNING) &&
+        thr_turn_held_elsewhere(file->conn) && may_rerun(file, &info))
+        rc = SQLITE_SCHEMA;
     return rc;
 }
 
@@ -335,17 +371,10 @@ static int main_check_reserved(sqlite3_file *sqlite_file, int *result_out)
 /* The commit failed on a conflict: let SQLite run the statement again, or tell the application. */
 static int conflict(struct thr_main_file *file)
 {
-    struct thr_conn *member = file->conn;
     struct thr_statement_info info;
 
     statements_of(file, &info);
-    if (file->conn->kind != THR_KIND_AUTOCOMMIT || info.busy != 1 || ++file->reruns > RERUNS_MAX)
-        return SQLITE_BUSY_SNAPSHOT;
-    do /* the second try is protected: it cannot lose again, in any of its databases */
-        member->rerun = member->rerun || member->snapshot != 0;
-    while ((member = member->next) != file->conn);
-    thr_count(file->conn->slot, THR_COUNT_RERUNS, 1);
-    return SQLITE_SCHEMA;
+    return file->conn->kind == THR_KIND_AUTOCOMMIT && may_rerun(file, &info) ? SQLITE_SCHEMA : SQLITE_BUSY_SNAPSHOT;
 }
 
 static int commit_resized(struct thr_main_file *file)

@@ -111,6 +111,105 @@ static void a_statement_is_run_again(void **state)
     check_both();
 }
 
+/* --- one moment in both --- */
+
+/* A transaction that began before others committed sees neither of two databases after that: not what was committed in
+ * both at once, and not what was committed in one on the strength of what the other one had. */
+static void both_are_read_as_of_one_moment(void **state)
+{
+    static const char *const BEGINS[] = {"BEGIN", "SAVEPOINT s"};
+    sqlite3 *reader, *writer;
+
+    (void)state;
+    for (int way = 0; way < 8; way++) {
+        const char *first = way % 2 == 0 ? "main" : "other", *second = way % 2 == 0 ? "other" : "main";
+
+        db_close(create());
+        reader = open_from(way / 2 % 2);
+        writer = open_from(0);
+        db_exec(reader, "%s", BEGINS[way / 4]);
+        CHECK_EQUAL(db_int(reader, "SELECT v FROM %s.t WHERE id=1", first), 1);
+        db_exec(writer,
+                "BEGIN; UPDATE main.t SET v=2 WHERE id IN (1, 3); UPDATE other.t SET v=2 WHERE id IN (1, 3); COMMIT");
+        db_exec(writer, "UPDATE main.t SET v=3 WHERE id=1");
+        db_exec(writer, "UPDATE other.t SET v=(SELECT max(v) FROM main.t) WHERE id=1");
+        db_exec(writer, "UPDATE main.t SET v=(SELECT max(v) FROM other.t) WHERE id=5");
+        CHECK_EQUAL(db_int(reader, "SELECT v FROM %s.t WHERE id=1", second), 1);
+        CHECK_EQUAL(db_int(reader, "SELECT sum(x.v+y.v) FROM main.t x JOIN other.t y USING(id)"), 40);
+        db_exec(reader, "COMMIT");
+        CHECK_EQUAL(db_int(reader, "SELECT x.v+y.v FROM main.t x JOIN other.t y USING(id) WHERE id=1"), 6);
+        db_close(reader);
+        db_close(writer);
+        check_both();
+    }
+}
+
+/* What a connection has itself committed it sees, and also what others did before a statement of its own began. */
+static void a_snapshot_is_held_no_longer_than_its_transaction(void **state)
+{
+    sqlite3 *a = create(), *b = db_open(path[1]);
+    sqlite3_stmt *rows = db_prepare(a, "SELECT id FROM main.t");
+
+    (void)state;
+    CHECK_EQUAL(sqlite3_step(rows), SQLITE_ROW);
+    db_exec(b, "UPDATE t SET v=6 WHERE id=1");
+    db_exec(a, "UPDATE other.t SET v=v+1 WHERE id=1"); /* does not lose */
+    CHECK_EQUAL(db_int(a, "SELECT v FROM other.t WHERE id=1"), 7);
+    stmt_end(rows);
+    db_exec(b, "UPDATE t SET v=8 WHERE id=1");
+    CHECK_EQUAL(db_int(a, "SELECT v FROM other.t WHERE id=1"), 8);
+    CHECK_EQUAL(db_stat(b, "oldest_snapshot_age_us"), 0); /* nothing is held */
+    db_close(a);
+    db_close(b);
+    check_both();
+}
+
+static _Atomic int seen;
+
+static void read_both(void *arg)
+{
+    sqlite3 *db = arg;
+
+    atomic_store(&seen, (int)db_int(db, "SELECT x.v*10+y.v FROM main.t x JOIN other.t y USING(id) WHERE id=1"));
+}
+
+static void read_meanwhile(void *ctx, const char *name)
+{
+    uint64_t passages = fault_point_passages("cut"), began = now_ms();
+
+    (void)name;
+    thread_start(read_both, ctx);
+    while (fault_point_passages("cut") == passages && !check_any_failed())
+        sleep_ms(1);
+    while (atomic_load(&seen) == 0 && now_ms() - began < 100) /* it waits for us; a wrong one would not */
+        sleep_ms(1);
+}
+
+/* Nobody sees a commit in one database before it is there in the other. */
+static void a_commit_is_seen_in_all_or_in_none(void **state)
+{
+    static const char *const LEVELS[] = {"OFF", "FULL"};
+
+    (void)state;
+    for (int way = 0; way < 8; way++) {
+        sqlite3 *writer = create(), *reader = open_from(way % 2);
+
+        db_exec(writer, "PRAGMA main.synchronous=%s; PRAGMA other.synchronous=%s", LEVELS[way / 2 % 2],
+                LEVELS[way / 4]);
+        atomic_store(&seen, 0);
+        (void)db_int(reader, "SELECT count(*) FROM main.t, other.t");
+        db_exec(writer, "BEGIN; UPDATE main.t SET v=2 WHERE id=1; UPDATE other.t SET v=2 WHERE id=1");
+        CHECK(fault_call_at("one-published", 1, read_meanwhile, reader) >= 0);
+        db_exec(writer, "COMMIT");
+        threads_join();
+        CHECK(atomic_load(&seen) == 22 || atomic_load(&seen) == 11);
+        fault_reset();
+        db_close(writer);
+        db_close(reader);
+        check_both();
+    }
+}
+
 /* --- waiting --- */
 
 static _Atomic int asked, committed;
@@ -166,13 +265,72 @@ static void a_commit_that_waits_holds_no_lock(void **state)
     }
 }
 
+static void take_turns(void *arg)
+{
+    static const char *const STATEMENTS[] = {
+        "BEGIN IMMEDIATE; UPDATE main.t SET v=v+1 WHERE id=7; UPDATE other.t SET v=v+1 WHERE id=7; COMMIT",
+        "BEGIN EXCLUSIVE; UPDATE main.t SET v=v+1 WHERE id=7; UPDATE other.t SET v=v+1 WHERE id=7; COMMIT",
+        "UPDATE main.t SET v=v+(SELECT min(v) FROM other.t WHERE id=2) WHERE id=7 RETURNING v",
+        "UPDATE main.t SET v=v+(SELECT min(v) FROM other.t WHERE id=2) WHERE id=7",
+        "UPDATE other.t SET v=v+(SELECT min(v) FROM main.t WHERE id=2) WHERE id=7 RETURNING v",
+    };
+    int number = (int)(intptr_t)arg;
+    struct prng prng = prng_new((uint64_t)number);
+    sqlite3 *db = open_from(number % 2);
+
+    (void)sqlite3_busy_handler(db, never_gives_up, NULL);
+    for (int i = 0; i < scaled(100) && !check_any_failed(); i++)
+        db_exec(db, "%s", STATEMENTS[prng_below(&prng, sizeof STATEMENTS / sizeof *STATEMENTS)]);
+    db_close(db);
+}
+
+/* Those that must not lose, in both databases, attached in any order, do not wait for each other: none of them ever gives
+ * up here. */
+static void turns_are_taken_in_one_order(void **state)
+{
+    (void)state;
+    db_close(create());
+    for (int i = 0; i < 4; i++)
+        thread_start(take_turns, (void *)(intptr_t)i);
+    threads_join();
+    check_both();
+}
+
+/* A database that was attached to be read only is read as of the same moment as the others, also by one that must not lose
+ * and moves on. */
+static void a_database_to_read_moves_along(void **state)
+{
+    sqlite3 *db, *writer;
+
+    (void)state;
+    db_close(create());
+    writer = open_from(0);
+    db = db_open(path[0]);
+    db_exec(db, "ATTACH 'file:%s?vfs=throng&mode=ro' AS other", path[1]);
+    db_exec(db, "BEGIN IMMEDIATE");
+    db_exec(writer, "BEGIN; UPDATE main.t SET v=2 WHERE id=1; UPDATE other.t SET v=2 WHERE id=1; COMMIT");
+    CHECK_EQUAL(db_int(db, "SELECT v FROM main.t WHERE id=1"), 2);
+    CHECK_EQUAL(db_int(db, "SELECT v FROM other.t WHERE id=1"), 2);
+    db_exec(db, "UPDATE main.t SET v=(SELECT v+1 FROM other.t WHERE id=1) WHERE id=2");
+    db_exec(db, "COMMIT");
+    CHECK_EQUAL(db_int(db, "UPDATE main.t SET v=(SELECT v+7 FROM other.t WHERE id=1) WHERE id=2 RETURNING v"), 9);
+    db_close(db);
+    db_close(writer);
+    check_both();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_in_another_database_count),
         cmocka_unit_test(other_rows_do_not_count),
         cmocka_unit_test(a_statement_is_run_again),
+        cmocka_unit_test(both_are_read_as_of_one_moment),
+        cmocka_unit_test(a_snapshot_is_held_no_longer_than_its_transaction),
+        cmocka_unit_test(a_commit_is_seen_in_all_or_in_none),
         cmocka_unit_test(a_commit_that_waits_holds_no_lock),
+        cmocka_unit_test(turns_are_taken_in_one_order),
+        cmocka_unit_test(a_database_to_read_moves_along),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
