@@ -1,5 +1,5 @@
 /* An acknowledged commit survives the death of its process, at any moment and without a close; what is left is a whole
- * database. The parent opens nothing: every round's writers, and then its checks, are a child each.
+ * database, or two of them with the same commits. The parent opens nothing: every round's writers, and then its checks, are a child each.
  * Replay: THRONG_SEED=<n> build/tests/test-kill (the moment of death still varies)
  *
  * SPDX-License-Identifier: MIT */
@@ -17,7 +17,8 @@
 #define WRITERS 2
 #define LIFE_MS 3600000 /* of a child that ends by itself */
 
-static char path[PATH_SIZE];
+static char path[PATH_SIZE], other[PATH_SIZE];
+static bool two; /* each transaction also writes to another database, attached; the levels are mixed */
 static uint64_t stream;
 static const char *synchronous = "off";
 static bool large;  /* blobs, deletes and transactions of several statements too */
@@ -47,6 +48,9 @@ static int insert_body(sqlite3 *db, void *arg)
     if (rc == SQLITE_OK && large)
         rc = db_try(db, "UPDATE t SET pad=zeroblob(%d) WHERE writer=%d AND id=%lld", insert->size / 7, insert->writer,
                     (long long)insert->id - 40);
+    if (rc == SQLITE_OK && two)
+        rc = db_try(db, "INSERT INTO other.t VALUES(%d, %lld, zeroblob(%d))", insert->writer, (long long)insert->id,
+                    insert->size / 3);
     if (rc == SQLITE_OK && large)
         rc = db_try(db, "REPLACE INTO last VALUES(%d, %lld)", insert->writer, (long long)insert->id);
     return rc;
@@ -60,14 +64,24 @@ static void acknowledge(const struct insert *insert)
         _exit(2);
 }
 
+static void attach(sqlite3 *db)
+{
+    if (two)
+        db_exec(db, "ATTACH 'file:%s?vfs=throng' AS other", other);
+}
+
 static void writer_thread(void *arg)
 {
+    static const char *const LEVELS[] = {"off", "normal", "full"};
     struct insert insert = {.writer = (int)(intptr_t)arg};
     struct prng prng = prng_new(stream + (uint64_t)insert.writer);
     sqlite3 *db = db_open(path);
     int rc;
 
-    db_exec(db, "PRAGMA synchronous=%s", synchronous);
+    attach(db);
+    db_exec(db, "PRAGMA synchronous=%s", two ? LEVELS[prng_below(&prng, 3)] : synchronous);
+    if (two)
+        db_exec(db, "PRAGMA other.synchronous=%s", LEVELS[prng_below(&prng, 3)]);
     insert.id = db_int(db, "SELECT coalesce(max(id), 0) FROM t WHERE writer=%d", insert.writer);
     acknowledge(&insert); /* what was found has been committed, too */
     while (last_id == 0 || insert.id < last_id) {
@@ -117,6 +131,9 @@ static void create_database(void *arg)
     (void)arg;
     db_exec(db, "CREATE TABLE t(writer INT, id INT, pad BLOB, PRIMARY KEY(writer, id));"
                 "CREATE TABLE last(writer INTEGER PRIMARY KEY, id INT)");
+    attach(db);
+    if (two)
+        db_exec(db, "CREATE TABLE other.t(writer INT, id INT, pad BLOB, PRIMARY KEY(writer, id))");
     db_close(db);
 }
 
@@ -133,20 +150,35 @@ static void check_contents(sqlite3 *db)
         CHECK_EQUAL(count, max);
         if (large)
             CHECK_EQUAL(db_int(db, "SELECT coalesce(sum(id), 0) FROM last WHERE writer=%d", i), max);
+        if (two) {
+            CHECK_EQUAL(db_int(db, "SELECT count(*) FROM other.t WHERE writer=%d", i), count);
+            CHECK_EQUAL(db_int(db, "SELECT coalesce(max(id), 0) FROM other.t WHERE writer=%d", i), max);
+        }
     }
 }
 
 /* What recovery made is there for Throng, and then for stock SQLite. */
 static void check_database(void *arg)
 {
-    sqlite3 *db = db_open(path);
+    const bool *first_alone = arg;
+    sqlite3 *db;
 
-    (void)arg;
+    if (two) { /* in either order, and also with one of them closed before the other one is opened */
+        db = db_open(*first_alone ? other : path);
+        (void)db_int(db, "SELECT count(*) FROM t");
+        db_close(db);
+    }
+    db = db_open(path);
+    attach(db);
     check_contents(db);
     db_exec(db, "INSERT INTO t VALUES(-1, (SELECT count(*) FROM t), NULL)");
     db_close(db);
     oracle_check(path);
+    if (two)
+        oracle_check(other);
     db = db_stock(path);
+    if (two)
+        db_exec(db, "ATTACH '%s' AS other", other);
     check_contents(db);
     db_close(db);
 }
@@ -196,7 +228,11 @@ static int writers_run(int life_ms, bool exits)
 
 static void start_over(const char *name)
 {
+    char other_name[64];
+
     (void)path_new(path, name);
+    (void)snprintf(other_name, sizeof other_name, "%s-other", name);
+    (void)path_new(other, other_name);
     memset(&round_state, 0, sizeof round_state);
     child_run(create_database, NULL);
 }
@@ -204,6 +240,7 @@ static void start_over(const char *name)
 static void kill_rounds(const char *name, int rounds)
 {
     struct prng prng = prng_new(hash_u64((uint64_t)name[0]));
+    bool other_first = false;
 
     last_id = 0;
     start_over(name);
@@ -211,14 +248,15 @@ static void kill_rounds(const char *name, int rounds)
         int status;
 
         stream = prng_next(&prng);
+        other_first = i % 2 != 0;
         status = writers_run(10 + prng_below(&prng, 190), false);
         if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
             check_failed(__FILE__, __LINE__, "round %d: the writers ended by themselves: status %x", i,
                          (unsigned)status);
         if (i % 3 != 2) /* sometimes it dies twice before anyone looks */
-            child_run(check_database, NULL);
+            child_run(check_database, &other_first);
     }
-    child_run(check_database, NULL);
+    child_run(check_database, &other_first);
     CHECK(round_state.acknowledged[0] > 0 && round_state.acknowledged[1] > 0);
 }
 
@@ -237,6 +275,15 @@ static void acknowledged_transactions_survive_a_kill(void **state)
     large = false;
 }
 
+static void transactions_over_two_databases_are_in_both_or_in_none(void **state)
+{
+    (void)state;
+    two = true;
+    large = true;
+    kill_rounds("two", scaled(15));
+    two = large = false;
+}
+
 static void acknowledged_inserts_survive_a_kill_at_synchronous_full(void **state)
 {
     (void)state;
@@ -247,6 +294,8 @@ static void acknowledged_inserts_survive_a_kill_at_synchronous_full(void **state
 
 static void an_exit_without_close_loses_nothing(void **state)
 {
+    bool other_first = false;
+
     (void)state;
     start_over("exit");
     for (int i = 1; i <= 6; i++) {
@@ -256,7 +305,7 @@ static void an_exit_without_close_loses_nothing(void **state)
         CHECK_EQUAL(writers_run(LIFE_MS, i % 2 == 0), 0);
         for (int j = 0; j < WRITERS; j++)
             CHECK_EQUAL(round_state.acknowledged[j], last_id);
-        child_run(check_database, NULL);
+        child_run(check_database, &other_first);
     }
     large = false;
 }
@@ -266,6 +315,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acknowledged_inserts_survive_a_kill),
         cmocka_unit_test(acknowledged_transactions_survive_a_kill),
+        cmocka_unit_test(transactions_over_two_databases_are_in_both_or_in_none),
         cmocka_unit_test(acknowledged_inserts_survive_a_kill_at_synchronous_full),
         cmocka_unit_test(an_exit_without_close_loses_nothing),
     };

@@ -2,7 +2,7 @@
  * of them read, and that agrees with the clock. See support/history.h for how that is found out.
  *
  * Rows are lists that transactions append to; half of the rows are not there at first, and ranges are read, so that
- * phantoms would show. Built with THR_FAULTS, threads also yield and sleep at the named points inside the engine.
+ * phantoms would show. In one shape every other row is in another database, attached. Built with THR_FAULTS, threads also yield and sleep at the named points inside the engine.
  *
  * SPDX-License-Identifier: MIT */
 #include "history.h"
@@ -25,9 +25,10 @@ struct shape {
     int page_size;
     int pad;
     const char *settings;
+    bool two; /* odd rows are in another database */
 };
 
-static char path[PATH_SIZE];
+static char path[PATH_SIZE], other[PATH_SIZE];
 static const struct shape *shape;
 static struct history *history;
 
@@ -39,8 +40,8 @@ struct client {
     struct history_txn *txn;
     sqlite3_stmt *read;
     sqlite3_stmt *range;
-    sqlite3_stmt *append;
-    sqlite3_stmt *returning;
+    sqlite3_stmt *append[2]; /* for even rows, for odd ones */
+    sqlite3_stmt *returning[2];
     bool reads_only;
 };
 
@@ -85,8 +86,8 @@ static int append_to(struct client *c, int row)
 {
     int rc;
 
-    bind_append(c->append, row, history_token(c->txn));
-    if ((rc = stmt_run(c->append)) == SQLITE_OK)
+    bind_append(c->append[row % 2], row, history_token(c->txn));
+    if ((rc = stmt_run(c->append[row % 2])) == SQLITE_OK)
         history_append(c->txn, row);
     return rc;
 }
@@ -143,8 +144,8 @@ static void run_transaction(sqlite3 *db, struct client *c, const char *begin)
 /* One statement that appends, and with RETURNING tells what it has made of the row. */
 static void run_statement(sqlite3 *db, struct client *c, bool returning)
 {
-    sqlite3_stmt *stmt = returning ? c->returning : c->append;
     int row = prng_below(&c->plan, shape->rows - RANGE);
+    sqlite3_stmt *stmt = returning ? c->returning[row % 2] : c->append[row % 2];
     int rows = 0;
     int rc;
 
@@ -161,23 +162,56 @@ static void run_statement(sqlite3 *db, struct client *c, bool returning)
     history_commit(c->txn);
 }
 
-#define APPEND_SQL                                              \
-    "INSERT INTO t VALUES(?1, cast(?2 AS BLOB), zeroblob(?3)) " \
+#define APPEND_SQL                                                 \
+    "INSERT INTO %s.t VALUES(?1, cast(?2 AS BLOB), zeroblob(?3)) " \
     "ON CONFLICT(id) DO UPDATE SET list=CAST(list||excluded.list AS BLOB)"
+
+static sqlite3_stmt *prepare_for(sqlite3 *db, const char *format, const char *schema)
+{
+    char sql[512];
+
+    (void)sqlite3_snprintf(sizeof sql, sql, format, schema, schema);
+    return db_prepare(db, sql);
+}
+
+/* Which database is the main one differs from client to client. */
+static sqlite3 *client_open(struct client *c)
+{
+    static const char *const LEVELS[] = {"OFF", "NORMAL", "FULL"};
+    bool swap = shape->two && c->number % 2 != 0;
+    sqlite3 *db = db_open(swap ? other : path);
+
+    if (shape->two)
+        db_exec(db, "ATTACH 'file:%s?vfs=%s' AS other; PRAGMA other.synchronous=%s", swap ? path : other, db_vfs(),
+                LEVELS[prng_below(&c->prng, 3)]);
+    db_exec(db, "%s", shape->settings);
+    for (int odd = 0; odd < 2; odd++) {
+        const char *schema = shape->two && (odd != 0) != swap ? "other" : "main";
+
+        c->append[odd] = prepare_for(db, APPEND_SQL, schema);
+        c->returning[odd] = prepare_for(db, APPEND_SQL " RETURNING id, list", schema);
+    }
+    if (shape->two) {
+        c->read = db_prepare(
+            db, "SELECT id, list FROM main.t WHERE id=?1 UNION ALL SELECT id, list FROM other.t WHERE id=?1");
+        c->range = db_prepare(db, "SELECT id, list FROM main.t WHERE id BETWEEN ?1 AND ?2 UNION ALL "
+                                  "SELECT id, list FROM other.t WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
+    } else {
+        c->read = db_prepare(db, "SELECT id, list FROM t WHERE id=?1");
+        c->range = db_prepare(db, "SELECT id, list FROM t WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
+    }
+    return db;
+}
 
 static void client_thread(void *arg)
 {
     struct client *c = arg;
-    sqlite3 *db = db_open(path);
+    sqlite3 *db;
 
 #ifdef THR_FAULTS
     fault_thread_number((uint32_t)c->number);
 #endif
-    db_exec(db, "%s", shape->settings);
-    c->read = db_prepare(db, "SELECT id, list FROM t WHERE id=?1");
-    c->range = db_prepare(db, "SELECT id, list FROM t WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
-    c->append = db_prepare(db, APPEND_SQL);
-    c->returning = db_prepare(db, APPEND_SQL " RETURNING id, list");
+    db = client_open(c);
     for (int i = 0; i < c->rounds && !check_any_failed(); i++) {
         int kind = prng_below(&c->prng, 12);
 
@@ -193,15 +227,17 @@ static void client_thread(void *arg)
     }
     stmt_end(c->read);
     stmt_end(c->range);
-    stmt_end(c->append);
-    stmt_end(c->returning);
+    for (int odd = 0; odd < 2; odd++) {
+        stmt_end(c->append[odd]);
+        stmt_end(c->returning[odd]);
+    }
     db_close(db);
 }
 
 /* What stock SQLite finds after the last close is the last state of each row. */
-static void read_final(void)
+static void read_final(const char *from)
 {
-    sqlite3 *db = db_stock(path);
+    sqlite3 *db = db_stock(from);
     sqlite3_stmt *stmt = db_prepare(db, "SELECT id, list FROM t");
 
     while (sqlite3_step(stmt) == SQLITE_ROW)
@@ -211,16 +247,24 @@ static void read_final(void)
     db_close(db);
 }
 
+static void create(const char *at)
+{
+    sqlite3 *db = db_open(at);
+
+    db_exec(db, "PRAGMA page_size=%d; CREATE TABLE t(id INTEGER PRIMARY KEY, list BLOB, pad BLOB)", shape->page_size);
+    db_close(db);
+}
+
 static void run_shape(const struct shape *the_shape, int number)
 {
     struct client clients[THREADS];
     const char *error;
-    sqlite3 *db = db_open(path_new(path, "serial"));
     int rounds = scaled(1500);
 
     shape = the_shape;
-    db_exec(db, "PRAGMA page_size=%d; CREATE TABLE t(id INTEGER PRIMARY KEY, list BLOB, pad BLOB)", shape->page_size);
-    db_close(db);
+    create(path_new(path, "serial"));
+    if (shape->two)
+        create(path_new(other, "serial-other"));
     history = history_new(shape->rows, THREADS, rounds * 40);
 #ifdef THR_FAULTS
     fault_reset();
@@ -236,7 +280,11 @@ static void run_shape(const struct shape *the_shape, int number)
     fault_reset();
 #endif
     oracle_check(path);
-    read_final();
+    read_final(path);
+    if (shape->two) {
+        oracle_check(other);
+        read_final(other);
+    }
     error = history_check(history);
     if (error != NULL)
         check_failed(__FILE__, __LINE__, "%s: %s", shape->name, error);
@@ -247,14 +295,15 @@ static void run_shape(const struct shape *the_shape, int number)
 static void histories_are_serializable(void **state)
 {
     static const struct shape shapes[] = {
-        {"one hot page", 12, 4096, 10, ""},
-        {"a row to a page", 60, 512, 300, ""},
-        {"a row to a page, small cache", 60, 512, 300, "PRAGMA cache_size=4"},
-        {"mapped", 60, 4096, 1000, "PRAGMA mmap_size=100000000"},
-        {"mapped, small cache", 60, 1024, 1000, "PRAGMA mmap_size=100000000; PRAGMA cache_size=2"},
-        {"large pages", 40, 65536, 20000, ""},
-        {"rows of many pages", 40, 512, 5000, ""},
-        {"few conflicts", 1500, 1024, 50, ""},
+        {"one hot page", 12, 4096, 10, "", false},
+        {"a row to a page", 60, 512, 300, "", false},
+        {"a row to a page, small cache", 60, 512, 300, "PRAGMA cache_size=4", false},
+        {"mapped", 60, 4096, 1000, "PRAGMA mmap_size=100000000", false},
+        {"mapped, small cache", 60, 1024, 1000, "PRAGMA mmap_size=100000000; PRAGMA cache_size=2", false},
+        {"large pages", 40, 65536, 20000, "", false},
+        {"rows of many pages", 40, 512, 5000, "", false},
+        {"few conflicts", 1500, 1024, 50, "", false},
+        {"two databases", 60, 512, 300, "", true},
     };
 
     (void)state;
