@@ -98,8 +98,8 @@ static int main_close(sqlite3_file *sqlite_file)
 
     thr_beside_remove(file);
     thr_journal_free(&file->journal);
+    thr_family_leave(file);
     if (!is_inherited(file)) { /* a child must not end what its parent began */
-        thr_family_leave(file);
         thr_conn_close(file->conn);
         thr_db_release(file->open_db);
     }

@@ -75,7 +75,7 @@ int thr_family_sync(struct thr_main_file *file)
     if (file->conn->next == file->conn)
         return thr_group_sync(file->conn, false, false);
     /* Outside BEGIN a statement that is still being read is another transaction. */
-    thr_statement_info(*file->db, NULL, &info);
+    thr_statement_info(*file->db, NULL, NULL, &info);
     readers = info.busy == 1 || !sqlite3_get_autocommit(*file->db);
     early = !others_change(*file->db, file->conn);
     return thr_group_sync(file->conn, readers, early);
