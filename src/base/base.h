@@ -10,14 +10,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What the file says, while it is in use, of the commits that its pages hold (src/ckpt/span.h). */
+struct thr_span {
+    uint64_t identity; /* 0: it says nothing */
+    uint64_t low, high;
+    int64_t trailer_at; /* 0: no trailer */
+};
+
 /*   field    writer                 guard
- *   bytes    checkpointer           atomic: size of the file
+ *   bytes    checkpointer           atomic: size of the file, without the trailer and the first page that stand for a
+ *                                   file in use
+ *   span     checkpointer           checkpoint_lock
  *   at       first who fetches      map_lock, then atomic: the mapping lives until the file is closed
  *   map_lock                        enum in base.c */
 struct thr_base {
     int fd;
     bool writable;
     _Atomic int64_t bytes;
+    struct thr_span span;
     _Atomic(uint8_t *) at;
     size_t map_bytes;
     _Atomic uint32_t map_lock;

@@ -4,12 +4,12 @@
 #include <sqlite3.h>
 #include <string.h>
 
-#include "../log/horizon.h"
 #include "../os/assert.h"
 #include "../os/os.h"
 #include "../os/point.h"
 #include "../txn/db.h"
 #include "../txn/page1.h"
+#include "span.h"
 #include "stock.h"
 
 enum {
@@ -124,6 +124,17 @@ static int write_page(struct thr_db *db, uint32_t pgno, uint64_t seq, uint64_t h
     return thr_base_write(&db->base, thr_heap_page(&db->heap, frame), page_size, (int64_t)(pgno - 1) * page_size);
 }
 
+/* Before pages up to `last` are written as of commit `seq`: the file is to say so. */
+static int raise_span(struct thr_db *db, uint64_t seq, uint32_t last)
+{
+    int64_t page_size = db->heap.page_size, end = last * page_size;
+    int64_t bytes = atomic_load_explicit(&db->base.bytes, memory_order_relaxed);
+
+    if (bytes > end)
+        end = (bytes + page_size - 1) / page_size * page_size;
+    return thr_span_raise(&db->base, seq, end);
+}
+
 static uint32_t pages_as_of(const struct thr_head *head, uint64_t seq)
 {
     return (uint32_t)(atomic_load_explicit(&head->extent[seq % THR_EXTENTS], memory_order_relaxed) >> 32);
@@ -179,7 +190,7 @@ static int shrink(struct thr_db *db)
     atomic_store_explicit(&head->passing_seq, UINT64_MAX, memory_order_seq_cst); /* pairs with hold_base() */
     if (thr_oldest_snapshot(&db->shm, true, UINT64_MAX) == UINT64_MAX) {
         THR_POINT("shrink");
-        rc = thr_base_truncate(&db->base, (int64_t)pages * db->heap.page_size);
+        rc = thr_span_cut(&db->base, (int64_t)pages * db->heap.page_size);
     }
     atomic_store_explicit(&head->passing_seq, 0, memory_order_seq_cst);
     if (rc != SQLITE_OK)
@@ -217,6 +228,9 @@ static int cycle_end(struct thr_db *db)
     int rc;
 
     db->checkpoint_page = 0;
+    if ((rc = thr_span_settle(&db->base, db->checkpoint_target,
+                              db->checkpoint_pages != 0 ? db->checkpoint_pages : db->checkpoint_end)) != SQLITE_OK)
+        return rc;
     if (db->checkpoint_durable && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK) {
         thr_log_fail(&db->log, db->path); /* what the kernel has thrown away no later sync will bring back */
         return rc;
@@ -227,7 +241,7 @@ static int cycle_end(struct thr_db *db)
     first = thr_log_first_needed(&db->log, db->checkpoint_target);
     if (db->checkpoint_durable && (rc = thr_log_sync_all(&db->log)) != SQLITE_OK)
         return rc;
-    if ((rc = thr_horizon_write(db->log.directory, db->log.mode, first, db->checkpoint_durable)) != SQLITE_OK)
+    if ((rc = thr_log_write_horizon(&db->log, first, false, db->checkpoint_durable)) != SQLITE_OK)
         return rc; /* the log is kept, and the next cycle tries again */
     THR_POINT("horizon");
     atomic_store_explicit(&head->horizon, db->checkpoint_target, memory_order_release);
@@ -311,6 +325,7 @@ static int write_some(struct thr_db *db, uint32_t entries, uint32_t pages, bool 
         db->checkpoint_page = 0; /* too many to keep versions for: wait for them after all */
         return SQLITE_BUSY;
     }
+    rc = raise_span(db, seq, db->checkpoint_end);
     while (entries-- > 0 && pages > 0 && db->checkpoint_page <= db->checkpoint_end && rc == SQLITE_OK) {
         if ((rc = write_page(db, db->checkpoint_page, seq, horizon, &older, &written)) == SQLITE_OK) {
             db->checkpoint_page++;
@@ -488,13 +503,24 @@ static int write_all(struct thr_db *db, uint32_t page_count)
     return rc;
 }
 
+/* The file is as the first segment of the log expects it, and says from now on that it needs that. */
+static int set_mark(struct thr_db *db)
+{
+    return thr_span_mark(&db->base, db->log.identity, THR_FIRST_SEQ, db->heap.page_size);
+}
+
+/* With everything up to `seq` in the file. */
+static int write_horizon(struct thr_db *db, uint64_t seq)
+{
+    return thr_log_write_horizon(&db->log, thr_log_first_needed(&db->log, seq), false, true);
+}
+
 /* So far every connection was content with OFF: file, log and horizon were written in the order that the kernel likes.
  * Make it all safe, and let no cycle go on that has not synced the log before the file. checkpoint_lock. */
 static int make_safe(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
     uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
-    bool any = atomic_load_explicit(&head->commit_seq, memory_order_acquire) != THR_FIRST_SEQ;
     int rc;
 
     if (db->checkpoint_page != 0) {
@@ -502,15 +528,17 @@ static int make_safe(struct thr_db *db)
         unpin(db);
     }
     THR_POINT("level-rises");
-    /* The names first: a power cut must not leave the mark without the directory. */
-    rc = any ? thr_log_sync_all(&db->log) : thr_log_sync_names(&db->log);
-    if (rc == SQLITE_OK && atomic_load_explicit(&db->safety, memory_order_relaxed) == THR_UNTOUCHED)
-        rc = thr_stock_mark(&db->base, true);
+    rc = thr_log_sync_all(&db->log);
+    if (rc == SQLITE_OK && atomic_load_explicit(&db->safety, memory_order_relaxed) == THR_UNTOUCHED) {
+        /* A power cut must not leave the mark without what recovery looks for then. */
+        if ((rc = write_horizon(db, horizon)) == SQLITE_OK)
+            rc = set_mark(db);
+    }
     /* Also if nothing was written yet: those who had the file open before may have left it unsynced. */
     if (rc == SQLITE_OK && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK)
         thr_log_fail(&db->log, db->path);
-    if (rc == SQLITE_OK && any)
-        rc = thr_horizon_write(db->log.directory, db->log.mode, thr_log_first_needed(&db->log, horizon), true);
+    if (rc == SQLITE_OK && atomic_load_explicit(&db->safety, memory_order_relaxed) != THR_UNTOUCHED)
+        rc = write_horizon(db, horizon);
     THR_POINT("level-risen");
     return rc;
 }
@@ -530,14 +558,14 @@ int thr_checkpoint_mark(struct thr_db *db, bool sync)
     else if (sync && is < THR_SAFE)
         rc = make_safe(db);
     else if (is == THR_UNTOUCHED)
-        rc = thr_stock_mark(&db->base, true);
+        rc = set_mark(db);
     if (rc == SQLITE_OK && is < wanted)
         atomic_store_explicit(&db->safety, wanted, memory_order_release); /* pairs with thr_db_is_safe() */
     thr_mutex_unlock(&head->checkpoint_lock);
     return rc;
 }
 
-int thr_checkpoint_fold(struct thr_db *db)
+int thr_checkpoint_fold(struct thr_db *db, bool in_place)
 {
     struct thr_head *head = db->shm.head;
     uint64_t seq = atomic_load_explicit(&head->commit_seq, memory_order_acquire);
@@ -545,29 +573,34 @@ int thr_checkpoint_fold(struct thr_db *db)
                                      32);
     uint32_t page_size = atomic_load_explicit(&head->page_size, memory_order_relaxed);
     bool with_list = atomic_load_explicit(&head->format, memory_order_relaxed) == 2;
+    bool sync = thr_db_is_safe(db);
     struct thr_pages free_pages = {0};
-    int rc;
+    int64_t bytes = atomic_load_explicit(&db->base.bytes, memory_order_relaxed);
+    int rc = SQLITE_OK;
 
-    if (db->foreign || !db->base.writable)
+    if (db->foreign || !db->base.writable || db->base.span.identity == 0)
         return SQLITE_OK;
-    if (seq == THR_FIRST_SEQ) { /* nothing was committed: not a byte of the file changes, but for the mark */
-        if (atomic_load_explicit(&db->safety, memory_order_relaxed) == THR_UNTOUCHED)
-            return SQLITE_OK;
-        rc = thr_stock_mark(&db->base, false);
-        return rc == SQLITE_OK && thr_db_is_safe(db) ? thr_os_sync(db->base.fd) : rc;
-    }
+    if (seq == THR_FIRST_SEQ) /* nothing was committed: not a byte of the file changes, but for the mark */
+        goto unmark;
     THR_POINT("fold");
-    if (thr_db_is_safe(db) && (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)
+    if ((sync && (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK) ||
+        (rc = raise_span(db, seq, page_count)) != SQLITE_OK)
         return rc;
     if ((rc = write_all(db, page_count)) == SQLITE_OK && with_list)
         rc = thr_space_list(&db->shm, page_count, 0, &free_pages);
     if (rc == SQLITE_OK)
         rc = thr_stock_finish(&db->base, page_size, page_count, &free_pages, with_list,
-                              head->change_base + (uint32_t)seq);
-    THR_POINT("folded");
-    if (rc == SQLITE_OK && thr_db_is_safe(db))
-        rc = thr_os_sync(db->base.fd);
+                              head->change_base + (uint32_t)seq, &bytes);
     thr_os_free(free_pages.at);
+    THR_POINT("folded");
+    if (rc == SQLITE_OK && sync)
+        rc = thr_os_sync(db->base.fd);
+    if (rc == SQLITE_OK && in_place)
+        rc = thr_log_write_horizon(&db->log, thr_log_first_needed(&db->log, seq), true, sync);
+    THR_POINT("closed");
+unmark:
+    if (rc == SQLITE_OK && (rc = thr_span_end(&db->base, bytes)) == SQLITE_OK && sync)
+        rc = thr_os_sync(db->base.fd);
     return rc;
 }
 
@@ -617,6 +650,15 @@ static void map_clear(struct thr_shm *shm, uint32_t page_count)
     }
 }
 
+/* The size that page 1 gives after a rewrite: in pages of the new size. */
+static int write_size(struct thr_db *db, uint64_t seq)
+{
+    uint32_t frame = thr_version_find(&db->heap, 1, seq, NULL);
+
+    return frame == 0 ? SQLITE_CORRUPT
+                      : thr_base_write(&db->base, thr_heap_page(&db->heap, frame) + THR_P1_SIZE, 4, THR_P1_SIZE);
+}
+
 int thr_checkpoint_resize(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
@@ -631,9 +673,11 @@ int thr_checkpoint_resize(struct thr_db *db)
     thr_mutex_lock(&head->checkpoint_lock, UINT64_MAX);
     if (sync && (rc = thr_log_sync(&db->log, seq)) != SQLITE_OK)
         goto done;
-    if ((rc = write_all(db, page_count)) != SQLITE_OK ||
-        (rc = thr_base_truncate(&db->base, (int64_t)page_count * db->heap.page_size)) != SQLITE_OK ||
-        (rc = thr_stock_header_read(&db->base, &header)) != SQLITE_OK)
+    if ((rc = raise_span(db, seq, page_count)) != SQLITE_OK || (rc = write_all(db, page_count)) != SQLITE_OK ||
+        (rc = write_size(db, seq)) != SQLITE_OK ||
+        (rc = thr_span_cut(&db->base, (int64_t)page_count * db->heap.page_size)) != SQLITE_OK ||
+        (rc = thr_stock_header_read(&db->base, &header)) != SQLITE_OK ||
+        (rc = thr_span_settle(&db->base, seq, header.page_count)) != SQLITE_OK)
         goto done;
     if (sync && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK)
         goto done;

@@ -42,9 +42,10 @@ void thr_checkpointer_wake(struct thr_db *db);
  * SQLITE_OK, SQLITE_IOERR_*, SQLITE_NOMEM, SQLITE_CANTOPEN, SQLITE_FULL. */
 int thr_checkpoint_mark(struct thr_db *db, bool sync);
 
-/* Write everything to the file, completely: the last connection is gone. SQLITE_OK, or the error; then the directory
- * must stay, and the next open recovers. */
-int thr_checkpoint_fold(struct thr_db *db);
+/* Write everything to the file, completely: the last connection is gone. `in_place`: the directory is where it should be,
+ * and learns that it is not needed any more. SQLITE_OK, or the error; then the directory must stay, and the next open
+ * recovers. */
+int thr_checkpoint_fold(struct thr_db *db, bool in_place);
 
 /* A rewrite committed pages that make up a database of another page size: fold, and start over with it. The caller is
  * alone and holds the barrier; no snapshot but its own is in use. */

@@ -63,20 +63,26 @@ done:
 static int start_in_directory(struct thr_db *db, bool *incomplete_out)
 {
     char *path = thr_db_file(db, "shm");
+    struct thr_log_place place = {db->directory, -1, db->file_mode, 0};
     uint32_t page_size;
     int rc;
 
     if (path == NULL)
         return SQLITE_NOMEM;
-    rc = thr_shm_create(&db->shm, path, db->file_mode);
+    if ((rc = thr_home_take(db->directory, db->file_mode, &db->home)) != SQLITE_OK)
+        thr_os_rmdir(db->directory); /* it was just made, and is empty */
+    else
+        rc = thr_shm_create(&db->shm, path, db->file_mode);
     thr_os_free(path);
     if (rc == SQLITE_OK)
         rc = load(db, incomplete_out);
     page_size = rc == SQLITE_OK ? atomic_load(&db->shm.head->page_size) : 0;
     if (rc == SQLITE_OK && page_size != 0)
         rc = thr_db_start_heap(db, page_size);
+    place.directory_fd = db->home.fd;
+    place.file = thr_os_file_number(db->base.fd);
     if (rc == SQLITE_OK)
-        rc = thr_log_create(&db->log, &db->shm, db->directory, db->file_mode, 1);
+        rc = thr_log_create(&db->log, &db->shm, &place);
     return rc;
 }
 
@@ -120,8 +126,8 @@ int thr_engine_start(struct thr_db *db, bool *incomplete_out)
     }
     if (rc != SQLITE_OK) {
         thr_engine_stop(db);
-        if (db->base.writable) /* the directory is the one that was made above */
-            thr_recover_remove(db->directory);
+        if (db->home.fd >= 0 && thr_home_remove(db->directory, &db->home) != SQLITE_OK)
+            thr_home_let_go(&db->home, false);
     }
     return rc;
 }

@@ -13,16 +13,14 @@ struct thr_recovery {
 };
 
 /* Does `directory` hold files that are not ours? Then *name_out (of name_bytes) is one of them. SQLITE_OK,
- * SQLITE_CANTOPEN (foreign), SQLITE_CORRUPT (a log that was damaged), SQLITE_NOMEM, SQLITE_IOERR_*. */
+ * SQLITE_CANTOPEN (foreign), SQLITE_NOMEM, SQLITE_IOERR_*. */
 int thr_recover_inspect(const char *directory, char *name_out, size_t name_bytes);
 
-/* Apply the log in `directory` to the file and sync it. Nothing happens if there is no log. May be interrupted and run
- * again. SQLITE_OK, SQLITE_CORRUPT (the error log says where), SQLITE_CANTOPEN (the file is not the one that the log is
- * of: it is empty), SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*. */
+/* Apply the log in `directory`, whose lock is held, to the file, sync it, and write down that this was done. base->bytes is
+ * the size of the file, and is right again only when it is read anew. May be interrupted and run again. SQLITE_OK;
+ * SQLITE_CORRUPT, SQLITE_CANTOPEN: the log makes no sense, or the two do not belong together, or not in these states; the
+ * error log says why, and nothing was touched; SQLITE_BUSY (another database is being recovered that has a commit in
+ * common with this one), SQLITE_NOMEM, SQLITE_FULL, SQLITE_IOERR_*. */
 int thr_recover_apply(const char *directory, struct thr_base *base, struct thr_recovery *out);
-
-/* Remove the directory with our files in it, the oldest segment first: whatever is left after a crash in here ends
- * where the log ended. SQLITE_OK, SQLITE_NOMEM, SQLITE_IOERR_DELETE. */
-int thr_recover_remove(const char *directory);
 
 #endif

@@ -48,28 +48,20 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out)
     return SQLITE_OK;
 }
 
-int thr_stock_mark(struct thr_base *base, bool on)
-{
-    uint8_t before, after;
-    int rc;
-
-    if (atomic_load_explicit(&base->bytes, memory_order_acquire) < THR_P1_HEADER)
-        return SQLITE_OK;
-    if ((rc = thr_base_read(base, &before, 1, THR_P1_MARK_AT)) != SQLITE_OK)
-        return rc;
-    after = (uint8_t)(on ? before | THR_P1_MARK : before & ~THR_P1_MARK);
-    return after == before ? SQLITE_OK : thr_base_write(base, &after, 1, THR_P1_MARK_AT);
-}
-
 int thr_stock_write_page1(struct thr_base *base, const uint8_t *page, uint32_t page_size)
 {
+    static const struct {
+        uint32_t from, to;
+    } PARTS[] = {
+        {0, THR_P1_MARK_AT}, {THR_P1_MARK_AT + 1, THR_P1_SIZE}, {THR_P1_SIZE + 4, THR_P1_SPAN}, {THR_P1_VALID_FOR, 0}};
     const uint8_t marked = (uint8_t)(page[THR_P1_MARK_AT] | THR_P1_MARK);
-    int rc = thr_base_write(base, page, THR_P1_MARK_AT, 0);
+    int rc = thr_base_write(base, &marked, 1, THR_P1_MARK_AT);
 
-    if (rc == SQLITE_OK)
-        rc = thr_base_write(base, &marked, 1, THR_P1_MARK_AT);
-    if (rc == SQLITE_OK)
-        rc = thr_base_write(base, page + THR_P1_MARK_AT + 1, page_size - THR_P1_MARK_AT - 1, THR_P1_MARK_AT + 1);
+    for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS && rc == SQLITE_OK; i++) {
+        uint32_t from = PARTS[i].from, to = PARTS[i].to != 0 ? PARTS[i].to : page_size;
+
+        rc = thr_base_write(base, page + from, to - from, from);
+    }
     return rc;
 }
 
@@ -133,11 +125,12 @@ static int write_list(struct thr_base *base, uint32_t page_size, const struct th
 }
 
 int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_count, struct thr_pages *free_pages,
-                     bool with_list, uint32_t change_counter)
+                     bool with_list, uint32_t change_counter, int64_t *bytes_out)
 {
     uint8_t page1[THR_P1_HEADER];
     int rc = thr_base_read(base, page1, sizeof page1, 0);
 
+    *bytes_out = 0;
     if (rc != SQLITE_OK)
         return rc;
     while (with_list) {
@@ -152,12 +145,10 @@ int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_co
     }
     if (with_list && (rc = write_list(base, page_size, free_pages, page1)) != SQLITE_OK)
         return rc;
-    thr_page1_unmark(page1);
     thr_put32(page1 + THR_P1_CHANGES, change_counter);
     thr_put32(page1 + THR_P1_VALID_FOR, change_counter);
     thr_put32(page1 + THR_P1_VALID_FOR + 4, SQLITE_VERSION_NUMBER);
     thr_put32(page1 + THR_P1_SIZE, page_count);
-    if ((rc = thr_base_truncate(base, (int64_t)page_count * page_size)) != SQLITE_OK)
-        return rc;
+    *bytes_out = (int64_t)page_count * page_size;
     return thr_base_write(base, page1, sizeof page1, 0);
 }

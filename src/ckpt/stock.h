@@ -25,15 +25,13 @@ int thr_stock_header_read(struct thr_base *base, struct thr_stock_header *out);
 /* The pages of the free list. SQLITE_OK, SQLITE_CORRUPT if it is no list, SQLITE_NOMEM, SQLITE_IOERR_*. */
 int thr_stock_list_read(struct thr_base *base, const struct thr_stock_header *header, struct thr_pages *to);
 
-/* Set or clear the mark in the header (page1.h), if there is one. checkpoint_lock. SQLITE_OK, SQLITE_IOERR_*. */
-int thr_stock_mark(struct thr_base *base, bool on);
-/* Write page 1, with the mark. checkpoint_lock. */
+/* Write page 1, but for what the file says of itself while it is in use. checkpoint_lock. */
 int thr_stock_write_page1(struct thr_base *base, const uint8_t *page, uint32_t page_size);
 
 /* Complete the file: leave out free pages at the end, write the rest of them as a free list (with_list), the size and
- * the change counter to the header, without the mark, and make the file as long as it says. `free_pages` is ascending and
- * is used up. */
+ * the change counter to the header. A mark stays. *bytes_out: where the file is to end. `free_pages` is ascending and is
+ * used up. */
 int thr_stock_finish(struct thr_base *base, uint32_t page_size, uint32_t page_count, struct thr_pages *free_pages,
-                     bool with_list, uint32_t change_counter);
+                     bool with_list, uint32_t change_counter, int64_t *bytes_out);
 
 #endif

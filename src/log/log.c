@@ -14,14 +14,19 @@
 
 _Static_assert(sizeof(struct thr_segment_head) == 80, "a file format");
 
-enum { SECTOR = 512 };
+enum { SECTOR = 512, VERSION = 2, VERSION_OLD = 1 };
 static const char MAGIC[8] = {'T', 'h', 'r', 'g', 'L', 'o', 'g', '1'};
+
+void thr_log_name(uint64_t number, char out[THR_LOG_NAME_BYTES])
+{
+    snprintf(out, THR_LOG_NAME_BYTES, "log-%" PRIu64, number);
+}
 
 char *thr_log_path(const char *directory, uint64_t number)
 {
-    char name[32];
+    char name[THR_LOG_NAME_BYTES];
 
-    snprintf(name, sizeof name, "log-%" PRIu64, number);
+    thr_log_name(number, name);
     return thr_os_join(directory, name);
 }
 
@@ -38,11 +43,10 @@ static void segment_free(struct thr_segment *segment)
 
 static void segment_delete(struct thr_log *log, struct thr_segment *segment)
 {
-    char *path = thr_log_path(log->directory, segment->number);
+    char name[THR_LOG_NAME_BYTES];
 
-    if (path != NULL)
-        thr_os_unlink(path);
-    thr_os_free(path);
+    thr_log_name(segment->number, name);
+    thr_os_unlink_at(log->directory_fd, name);
     segment_free(segment);
 }
 
@@ -83,9 +87,9 @@ static void names_changed(struct thr_log *log)
 static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, struct thr_segment **out)
 {
     struct thr_segment *segment;
-    char *path = NULL;
+    char name[THR_LOG_NAME_BYTES];
     void *at = NULL;
-    int rc = SQLITE_NOMEM;
+    int rc;
 
     *out = NULL;
     if ((segment = thr_os_alloc(sizeof *segment)) == NULL)
@@ -93,10 +97,9 @@ static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, stru
     segment->fd = -1;
     segment->number = number;
     segment->bytes = bytes;
-    if ((path = thr_log_path(log->directory, number)) == NULL)
-        goto err;
-    rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL | THR_OPEN_INSIDE, log->mode, &segment->fd,
-                     NULL);
+    thr_log_name(number, name);
+    rc = thr_os_open_at(log->directory_fd, name, THR_OPEN_WRITE | THR_OPEN_CREATE | THR_OPEN_EXCL, log->mode,
+                        &segment->fd);
     if (rc != SQLITE_OK)
         goto err;
     if ((rc = thr_os_allocate(segment->fd, 0, (int64_t)bytes)) != SQLITE_OK)
@@ -105,14 +108,12 @@ static int segment_make(struct thr_log *log, uint64_t number, size_t bytes, stru
         goto err_unlink;
     segment->at = at;
     names_changed(log);
-    thr_os_free(path);
     *out = segment;
     return SQLITE_OK;
 
 err_unlink:
-    thr_os_unlink(path);
+    thr_os_unlink_at(log->directory_fd, name);
 err:
-    thr_os_free(path);
     segment_free(segment);
     return rc;
 }
@@ -157,13 +158,18 @@ static size_t records_offset(uint32_t runs)
     return (sizeof(struct thr_segment_head) + runs * sizeof(struct thr_page_run) + 63) & ~(size_t)63;
 }
 
+static uint64_t head_hash(const struct thr_segment_head *head, uint64_t identity)
+{
+    return XXH3_64bits_withSeed(head, offsetof(struct thr_segment_head, head_hash), identity);
+}
+
 /* Everything of a segment's header but its magic. commit_lock. */
 static void segment_fill(struct thr_log *log, struct thr_segment *segment, uint64_t first_seq, uint32_t runs)
 {
     struct thr_head *shared = log->shm->head;
     uint64_t seq = atomic_load_explicit(&shared->commit_seq, memory_order_relaxed);
     uint64_t extent = atomic_load_explicit(&shared->extent[seq % THR_EXTENTS], memory_order_relaxed);
-    struct thr_segment_head head = {.version = 1};
+    struct thr_segment_head head = {.version = VERSION};
     struct thr_page_run *to = (struct thr_page_run *)(void *)(segment->at + sizeof head);
 
     memcpy(head.magic, MAGIC, sizeof head.magic);
@@ -178,7 +184,7 @@ static void segment_fill(struct thr_log *log, struct thr_segment *segment, uint6
     THR_ASSERT(head.run_count == runs);
     head.records_at = records_offset(runs);
     head.run_hash = XXH3_64bits(to, runs * sizeof *to);
-    head.head_hash = XXH3_64bits(&head, offsetof(struct thr_segment_head, head_hash));
+    head.head_hash = head_hash(&head, log->identity);
     segment->salt = head.salt;
     segment->written_back = 0;
     atomic_store_explicit(&log->written_back, 0, memory_order_relaxed);
@@ -207,35 +213,55 @@ static void segment_begin(struct thr_log *log, struct thr_segment *segment, uint
     segment_start(log, segment);
 }
 
-bool thr_segment_check(const uint8_t *at, size_t bytes)
+bool thr_segment_check(const uint8_t *at, size_t bytes, uint64_t identity)
 {
     struct thr_segment_head head;
 
     if (bytes < sizeof head)
         return false;
     memcpy(&head, at, sizeof head);
-    return memcmp(head.magic, MAGIC, sizeof MAGIC) == 0 && head.version == 1 &&
-           head.head_hash == XXH3_64bits(&head, offsetof(struct thr_segment_head, head_hash)) &&
-           head.records_at <= bytes && records_offset(head.run_count) == head.records_at &&
+    return memcmp(head.magic, MAGIC, sizeof MAGIC) == 0 && head.version == (identity != 0 ? VERSION : VERSION_OLD) &&
+           head.head_hash == head_hash(&head, identity) && head.records_at <= bytes &&
+           records_offset(head.run_count) == head.records_at &&
            head.run_hash == XXH3_64bits(at + sizeof head, head.run_count * sizeof(struct thr_page_run));
 }
 
-/* Descriptors to sync the directory and its parent, where a power cut could take back the names. */
-static int open_names(struct thr_log *log)
+/* A descriptor to sync the directory's parent, where a power cut could take back its name. */
+static int open_parent(struct thr_log *log)
 {
     char *slash = strrchr(log->directory, '/');
-    int rc = thr_os_open_dir(log->directory, &log->directory_fd);
+    int rc;
 
-    if (rc != SQLITE_OK || slash == NULL || slash == log->directory)
-        return rc;
+    if (slash == NULL || slash == log->directory)
+        return SQLITE_OK;
     *slash = '\0';
     rc = thr_os_open_dir(log->directory, &log->parent_fd);
     *slash = '/';
     return rc;
 }
 
-int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directory, uint32_t mode, uint64_t number)
+int thr_log_write_horizon(struct thr_log *log, uint64_t first, bool closed, bool sync)
 {
+    const struct thr_horizon horizon = {
+        .number = first, .identity = log->identity, .file = log->file, .closed = closed};
+
+    return thr_horizon_write(log->directory_fd, log->mode, &horizon, sync);
+}
+
+static uint64_t new_identity(void)
+{
+    uint64_t identity;
+
+    do {
+        thr_os_random(&identity, sizeof identity);
+        identity &= (UINT64_C(1) << 48) - 1; /* page 1 has room for so many bits */
+    } while (identity == 0);
+    return identity;
+}
+
+int thr_log_create(struct thr_log *log, struct thr_shm *shm, const struct thr_log_place *place)
+{
+    const uint64_t number = 1;
     struct thr_segment *segment = NULL;
     uint64_t seq = atomic_load_explicit(&shm->head->commit_seq, memory_order_relaxed);
     uint32_t page_count =
@@ -246,16 +272,19 @@ int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directo
 
     memset(log, 0, sizeof *log);
     log->shm = shm;
-    log->mode = mode;
-    log->directory_fd = log->parent_fd = -1;
-    if ((log->directory = thr_os_alloc(strlen(directory) + 1)) == NULL)
+    log->mode = place->mode;
+    log->identity = new_identity();
+    log->file = place->file;
+    log->directory_fd = place->directory_fd;
+    log->parent_fd = -1;
+    if ((log->directory = thr_os_alloc(strlen(place->directory) + 1)) == NULL)
         return SQLITE_NOMEM;
-    memcpy(log->directory, directory, strlen(directory) + 1);
+    memcpy(log->directory, place->directory, strlen(place->directory) + 1);
     runs = free_runs(shm, page_count, NULL);
     while (bytes < 2 * records_offset(runs))
         bytes *= 2;
-    if ((rc = open_names(log)) == SQLITE_OK)
-        rc = thr_horizon_write(directory, mode, number, false);
+    if ((rc = open_parent(log)) == SQLITE_OK)
+        rc = thr_log_write_horizon(log, number, false, false);
     if (rc == SQLITE_OK)
         rc = segment_make(log, number, bytes, &segment);
     if (rc == SQLITE_OK) {
@@ -287,8 +316,6 @@ void thr_log_close(struct thr_log *log)
     segment_free(log->current);
     while ((segment = spare_take(log)) != NULL)
         segment_free(segment);
-    if (log->directory_fd >= 0)
-        thr_os_close(log->directory_fd);
     if (log->parent_fd >= 0)
         thr_os_close(log->parent_fd);
     thr_os_free(log->directory);
@@ -331,13 +358,11 @@ static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq
         segment = NULL;
     }
     if (segment != NULL && segment->number != log->current->number + 1) { /* made for another number: rename */
-        char *from = thr_log_path(log->directory, segment->number);
-        char *to = thr_log_path(log->directory, log->current->number + 1);
+        char from[THR_LOG_NAME_BYTES], to[THR_LOG_NAME_BYTES];
 
-        rc = from == NULL || to == NULL ? SQLITE_NOMEM : thr_os_rename(from, to);
-        thr_os_free(from);
-        thr_os_free(to);
-        if (rc != SQLITE_OK) {
+        thr_log_name(segment->number, from);
+        thr_log_name(log->current->number + 1, to);
+        if ((rc = thr_os_rename_at(log->directory_fd, from, to)) != SQLITE_OK) {
             segment_delete(log, segment);
             segment = NULL;
         } else {
@@ -483,7 +508,7 @@ int thr_log_restart(struct thr_log *log, bool sync)
     segment_begin(log, fresh, seq + 1, runs);
     thr_mutex_unlock(&log->shm->head->commit_lock);
     if ((sync && ((rc = thr_os_sync(fresh->fd)) != SQLITE_OK || (rc = thr_log_sync_names(log)) != SQLITE_OK)) ||
-        (rc = thr_horizon_write(log->directory, log->mode, fresh->number, sync)) != SQLITE_OK)
+        (rc = thr_log_write_horizon(log, fresh->number, false, sync)) != SQLITE_OK)
         return rc;
     thr_log_retire(log, seq);
     return SQLITE_OK;

@@ -5,7 +5,7 @@
  *
  *   off size field
  *     0    8 magic         "ThrgLog1"
- *     8    4 version       1
+ *     8    4 version       2; 1 in the directories of version 0.1.0, which have no identity
  *    12    4 page_size     when it began; 0: a database without a page yet
  *    16    8 number        the n of its name
  *    24    8 salt
@@ -16,7 +16,8 @@
  *    52    4 run_count     free pages, as runs
  *    56    8 records_at    offset of the first record
  *    64    8 run_hash      XXH3 of the runs
- *    72    8 head_hash     XXH3 of the 72 bytes before
+ *    72    8 head_hash     XXH3 of the 72 bytes before, seeded with the identity of the directory (horizon.h): a segment
+ *                          of another one is none
  *    80      run_count x { 4 first page, 4 pages }
  *
  * SPDX-License-Identifier: MIT */
@@ -75,8 +76,11 @@ struct thr_segment {
  *   parent_synced       any syncer    atomic; nor the name of the directory itself */
 struct thr_log {
     struct thr_shm *shm;
-    char *directory;             /* owned */
-    int directory_fd, parent_fd; /* to sync them */
+    char *directory;   /* owned; for messages */
+    int directory_fd;  /* the caller's: files are reached by it, whatever the name stands for by now */
+    int parent_fd;     /* to sync the name */
+    uint64_t identity; /* fixed */
+    uint64_t file;     /* thr_os_file_number() of the database; fixed */
     uint32_t mode;
     struct thr_segment *current;
     struct thr_segment *full, *full_last; /* oldest first, not yet checkpointed */
@@ -95,8 +99,16 @@ struct thr_log {
 #endif
 #define THR_SEGMENT_MAX ((size_t)16 << 20)
 
-/* Begin an empty log in `directory` with segment `number`. The index is set up already. On error nothing stays. */
-int thr_log_create(struct thr_log *log, struct thr_shm *shm, const char *directory, uint32_t mode, uint64_t number);
+/* What a log begins with. */
+struct thr_log_place {
+    const char *directory;
+    int directory_fd; /* stays open as long as the log */
+    uint32_t mode;    /* of its files */
+    uint64_t file;    /* thr_os_file_number() of the database */
+};
+
+/* Begin an empty log with segment 1 and an identity of its own. The index is set up already. On error nothing stays. */
+int thr_log_create(struct thr_log *log, struct thr_shm *shm, const struct thr_log_place *place);
 void thr_log_close(struct thr_log *log);
 
 /* Append the record as commit `seq`. commit_lock. SQLITE_OK, SQLITE_FULL, SQLITE_IOERR_*, SQLITE_NOMEM; after an error
@@ -144,9 +156,16 @@ uint64_t thr_log_first_needed(struct thr_log *log, uint64_t horizon);
  * caller is alone. */
 int thr_log_restart(struct thr_log *log, bool sync);
 
-/* Path of segment `number`; the caller frees it with thr_os_free(). NULL: no memory. */
+/* Write down that segment `first` is where recovery begins; `closed`: that there is nothing to recover. SQLITE_OK,
+ * SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR_*. */
+int thr_log_write_horizon(struct thr_log *log, uint64_t first, bool closed, bool sync);
+
+#define THR_LOG_NAME_BYTES 32
+/* The name of segment `number` in its directory. */
+void thr_log_name(uint64_t number, char out[THR_LOG_NAME_BYTES]);
+/* Its path; the caller frees it with thr_os_free(). NULL: no memory. */
 char *thr_log_path(const char *directory, uint64_t number);
-/* Whether a right segment header with its runs lies at `at`. */
-bool thr_segment_check(const uint8_t *at, size_t bytes);
+/* Whether a right segment header with its runs lies at `at`, of a directory with this identity. */
+bool thr_segment_check(const uint8_t *at, size_t bytes, uint64_t identity);
 
 #endif

@@ -67,6 +67,9 @@ struct thr_stat {
  * descriptor below 3 is never returned: a program that closed stderr must not write into a database. A file that
  * exists keeps its permissions. */
 int thr_os_open(const char *path, int flags, uint32_t mode, int *fd_out, int *err_out);
+/* With THR_OPEN_INSIDE, of `name` in the directory that a descriptor stands for, whatever has become of the directory's own
+ * name; so are the other functions ..._at() below. SQLITE_OK, SQLITE_CANTOPEN, SQLITE_NOMEM. */
+int thr_os_open_at(int directory, const char *name, int flags, uint32_t mode, int *fd_out);
 void thr_os_close(int fd);
 /* Follows links. SQLITE_OK, SQLITE_NOTFOUND if there is none, SQLITE_NOMEM, SQLITE_IOERR_FSTAT: then *out is zeros. */
 int thr_os_stat(const char *path, struct thr_stat *out);
@@ -75,6 +78,11 @@ int thr_os_lstat(const char *path, struct thr_stat *out); /* looks at a link its
 /* May this process believe what the owner `uid` wrote about a thing of `owner`'s? It may if that is the same user, the one
  * it runs as, or root. */
 bool thr_os_may_trust(uint32_t uid, uint32_t owner);
+/* A number that another file, also a copy of this one, does not have: from the inode and the time when it was made, where
+ * the file system knows that. The device is not part of it: its number may change when the machine starts. 0: unknown. */
+uint64_t thr_os_file_number(int fd);
+/* Whether the file has no name any more. False if that cannot be told. */
+bool thr_os_is_nameless(int fd);
 /* Reads exactly `bytes` unless the file ends: *got_out bytes arrived. SQLITE_OK, SQLITE_IOERR_READ. */
 int thr_os_read(int fd, void *to, size_t bytes, int64_t offset, size_t *got_out);
 /* Writes everything. SQLITE_OK, SQLITE_FULL (ENOSPC, EDQUOT, EFBIG), SQLITE_IOERR_WRITE. */
@@ -117,6 +125,7 @@ int thr_os_map_anonymous(size_t bytes, void **at_out); /* zeroed, private, reser
 
 int thr_os_unlink(
     const char *path); /* not in a directory that is a link. OK also if there is none; SQLITE_IOERR_DELETE */
+int thr_os_unlink_at(int directory, const char *name);
 /* With exactly `mode`, whatever the umask (and the parent's set-group-id bit), and with the owner and the group of `like`
  * if that is not NULL. Where it cannot have that group, the group and the others get what both may have of `mode`; where it
  * cannot have that owner, it keeps the right to write. SQLITE_OK, SQLITE_CONSTRAINT if the name exists, SQLITE_READONLY
@@ -124,9 +133,11 @@ int thr_os_unlink(
 int thr_os_mkdir(const char *path, uint32_t mode, const struct thr_stat *like);
 int thr_os_rmdir(const char *path);                  /* SQLITE_OK also if there is none; SQLITE_IOERR_DELETE */
 int thr_os_rename(const char *from, const char *to); /* SQLITE_OK, SQLITE_IOERR */
+int thr_os_rename_at(int directory, const char *from, const char *to);
 /* Calls `fn` for each name in the directory but . and .. ; stops when it returns non-zero and returns that. Else
  * SQLITE_OK, SQLITE_NOTFOUND, SQLITE_CANTOPEN, SQLITE_NOMEM, SQLITE_IOERR_READ. */
 int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), void *ctx);
+int thr_os_list_at(int directory, int (*fn)(void *ctx, const char *name), void *ctx);
 /* Path of `name` in `directory`; the caller frees it with thr_os_free(). NULL: no memory. */
 char *thr_os_join(const char *directory, const char *name);
 /* Canonical path, as realpath() gives it. `out` has `out_bytes`. SQLITE_OK, SQLITE_NOTFOUND, SQLITE_NOMEM,

@@ -69,6 +69,14 @@ int thr_os_unlink(const char *path)
     return err == 0 || err == ENOENT ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_DELETE);
 }
 
+int thr_os_unlink_at(int directory, const char *name)
+{
+    int err = thr_os_fault_path(THR_OS_UNLINK, name);
+
+    THR_OS_TRY(err, unlinkat(directory, name, 0));
+    return err == 0 || err == ENOENT ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR_DELETE);
+}
+
 bool thr_os_may_trust(uint32_t uid, uint32_t owner)
 {
     return uid == owner || uid == 0 || uid == (uint32_t)geteuid();
@@ -150,6 +158,14 @@ int thr_os_rename(const char *from, const char *to)
     return err == 0 ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR);
 }
 
+int thr_os_rename_at(int directory, const char *from, const char *to)
+{
+    int err = thr_os_fault_path(THR_OS_RENAME, from);
+
+    THR_OS_TRY(err, renameat(directory, from, directory, to));
+    return err == 0 ? SQLITE_OK : thr_os_fail(err, SQLITE_IOERR);
+}
+
 static int open_failure(int err)
 {
     if (err == ENOENT || err == ENOTDIR)
@@ -157,18 +173,14 @@ static int open_failure(int err)
     return thr_os_fail(err, err == ENOMEM ? SQLITE_NOMEM : SQLITE_CANTOPEN);
 }
 
-int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), void *ctx)
+/* Consumes `fd`. */
+static int list_names(int fd, int (*fn)(void *ctx, const char *name), void *ctx)
 {
-    int err = thr_os_fault_path(THR_OS_LIST, directory);
     struct dirent *entry;
-    int fd, rc = SQLITE_OK;
-    DIR *dir;
+    DIR *dir = fdopendir(fd);
+    int rc = SQLITE_OK;
 
-    if (err != 0)
-        return open_failure(err);
-    if ((fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)) < 0)
-        return open_failure(errno);
-    if ((dir = fdopendir(fd)) == NULL) {
+    if (dir == NULL) {
         rc = open_failure(errno);
         thr_os_close(fd);
         return rc;
@@ -185,6 +197,25 @@ int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), v
     }
     (void)closedir(dir);
     return rc;
+}
+
+int thr_os_list(const char *directory, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+    int err = thr_os_fault_path(THR_OS_LIST, directory), fd;
+
+    if (err != 0)
+        return open_failure(err);
+    fd = thr_os_open_high(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    return fd < 0 ? open_failure(errno) : list_names(fd, fn, ctx);
+}
+
+int thr_os_list_at(int directory, int (*fn)(void *ctx, const char *name), void *ctx)
+{
+    int err = thr_os_fault_fd(THR_OS_LIST, directory), fd = -1;
+
+    /* Open it anew: a copy of the descriptor would share its place in the list. */
+    THR_OS_TRY(err, fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return err != 0 ? open_failure(err) : list_names(fd, fn, ctx);
 }
 
 char *thr_os_join(const char *directory, const char *name)

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 _Static_assert(sizeof(off_t) == sizeof(int64_t), "file offsets have 64 bits: build with -D_FILE_OFFSET_BITS=64");
 
@@ -100,14 +101,11 @@ static int open_trusted(int directory, const char *name, int posix_flags, const 
 }
 
 /* THR_OPEN_INSIDE. All by way of a descriptor of the directory, so that its name may change meanwhile. -1 with errno. */
-static int open_inside(const char *path, int posix_flags, int flags, uint32_t mode)
+static int open_inside_at(int directory, const char *name, int posix_flags, int flags, uint32_t mode)
 {
-    const char *name;
-    int directory = thr_os_open_parent(path, &name), fd = -1, err = 0;
     struct stat parent;
+    int fd = -1, err = 0;
 
-    if (directory < 0)
-        return -1;
     THR_OS_TRY(err, fstat(directory, &parent));
     if (err == 0 && (flags & THR_OPEN_CREATE) != 0) {
         fd = thr_os_open_high_at(directory, name, posix_flags | O_CREAT | O_EXCL | O_NOFOLLOW, mode & 0600);
@@ -118,9 +116,33 @@ static int open_inside(const char *path, int posix_flags, int flags, uint32_t mo
     }
     if (err == 0 && fd < 0 && (fd = open_trusted(directory, name, posix_flags, &parent)) < 0)
         err = errno;
+    errno = err;
+    return fd;
+}
+
+static int open_inside(const char *path, int posix_flags, int flags, uint32_t mode)
+{
+    const char *name;
+    int directory = thr_os_open_parent(path, &name), fd, err;
+
+    if (directory < 0)
+        return -1;
+    fd = open_inside_at(directory, name, posix_flags, flags, mode);
+    err = errno;
     thr_os_close(directory);
     errno = err;
     return fd;
+}
+
+int thr_os_open_at(int directory, const char *name, int flags, uint32_t mode, int *fd_out)
+{
+    int err = thr_os_fault_path(THR_OS_OPEN, name);
+
+    *fd_out = -1;
+    if (err == 0 &&
+        (*fd_out = open_inside_at(directory, name, flags & THR_OPEN_WRITE ? O_RDWR : O_RDONLY, flags, mode)) < 0)
+        err = errno;
+    return err == 0 ? SQLITE_OK : thr_os_fail(err, err == ENOMEM ? SQLITE_NOMEM : SQLITE_CANTOPEN);
 }
 
 int thr_os_open(const char *path, int flags, uint32_t mode, int *fd_out, int *err_out)
@@ -208,6 +230,26 @@ int thr_os_fstat(int fd, struct thr_stat *out)
 
     THR_OS_TRY(err, fstat(fd, &st));
     return stat_result(err, &st, out);
+}
+
+uint64_t thr_os_file_number(int fd)
+{
+    uint64_t number[2] = {0, 0};
+    struct statx status;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &status) != 0)
+        return 0;
+    number[0] = status.stx_ino;
+    if ((status.stx_mask & STATX_BTIME) != 0)
+        number[1] = (uint64_t)status.stx_btime.tv_sec * UINT64_C(1000000000) + status.stx_btime.tv_nsec;
+    return XXH3_64bits(number, sizeof number);
+}
+
+bool thr_os_is_nameless(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && st.st_nlink == 0;
 }
 
 /* The bare system call: glibc's pread() is a cancellation point, which costs a few percent of a cached read, and nobody

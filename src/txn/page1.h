@@ -6,6 +6,8 @@
  *   24..27  change counter: changes when somebody else has committed, and only then
  *   28..31  size in pages
  *   32..39  first trunk and number of free pages (free-list format 2)
+ *   72..91  SQLite leaves them zero. While the file is marked they say which commits its pages may hold (src/ckpt/span.h);
+ *           served as zero, and zero again at rest
  *   92..95  change counter for which the size is right
  *   96..99  SQLite version that wrote last
  *
@@ -30,19 +32,22 @@ enum {
     THR_P1_TRUNK = 32,
     THR_P1_FREE = 36,
     THR_P1_LARGEST_ROOT = 52,
+    THR_P1_SPAN = 72,
     THR_P1_VALID_FOR = 92,
     THR_P1_HEADER = 100
 };
 
 #define THR_P1_MARK 0x80u
 #define THR_P1_MARK_AT (THR_P1_VERSIONS + 1)
+#define THR_P1_SPAN_BYTES 20
 
-/* Take the mark off. Returns whether it was there. */
+/* Take off what only a file in use has. Returns whether it was marked. */
 static inline bool thr_page1_unmark(uint8_t *page)
 {
     bool marked = (page[THR_P1_MARK_AT] & THR_P1_MARK) != 0;
 
     page[THR_P1_MARK_AT] &= (uint8_t)~THR_P1_MARK;
+    memset(page + THR_P1_SPAN, 0, THR_P1_SPAN_BYTES);
     return marked;
 }
 

@@ -8,6 +8,7 @@
 
 #include "../base/base.h"
 #include "../heap/heap.h"
+#include "../log/home.h"
 #include "../log/log.h"
 #include "../os/os.h"
 #include "../space/space.h"
@@ -40,7 +41,8 @@ struct thr_db {
     struct thr_heap heap;
     struct thr_log log;
     struct thr_base base;
-    char *directory; /* <db>-journal; NULL for a database that cannot be written */
+    char *directory;      /* <db>-journal; NULL for a database that cannot be written */
+    struct thr_home home; /* that directory, held; fixed from open to close */
     const char *path;
     uint32_t file_mode;
     bool foreign;

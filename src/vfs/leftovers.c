@@ -104,11 +104,40 @@ static int check_stock_journal(const struct thr_db *db, const struct thr_stat *s
     return log_in_the_way(db);
 }
 
+/* A directory of ours, of an earlier use of the file, or so it seems. */
+static int recover_directory(struct thr_db *db)
+{
+    struct thr_recovery recovery;
+    int rc = thr_home_take(db->directory, db->file_mode, &db->home);
+
+    if (rc == SQLITE_NOTFOUND)
+        return SQLITE_OK;
+    if (rc == SQLITE_BUSY)
+        thr_log(rc,
+                "throng: %s belongs to a database that is in use under the same name, and whose file was moved away or "
+                "replaced: close that one first",
+                db->directory);
+    else if (rc != SQLITE_OK)
+        thr_log(rc, "throng: %s needs recovery, and %s cannot be written", db->path, db->directory);
+    if (rc != SQLITE_OK)
+        return rc;
+    if ((rc = thr_recover_apply(db->directory, &db->base, &recovery)) != SQLITE_OK) {
+        thr_log(rc, "throng: recovery of %s from %s failed", db->path, db->directory);
+        thr_home_let_go(&db->home, true);
+        return rc;
+    }
+    if (recovery.commits > 0)
+        thr_log(SQLITE_NOTICE, "throng: recovered %llu commits of %s from %s", (unsigned long long)recovery.commits,
+                db->path, db->directory);
+    if ((rc = thr_home_remove(db->directory, &db->home)) != SQLITE_OK)
+        thr_home_let_go(&db->home, false);
+    return rc;
+}
+
 int thr_leftovers_recover(struct thr_db *db)
 {
     struct thr_stat journal, wal;
     struct thr_stock_header header;
-    struct thr_recovery recovery;
     char name[256] = "";
     bool stock;
     int rc, journal_rc;
@@ -148,27 +177,7 @@ int thr_leftovers_recover(struct thr_db *db)
     if (rc == SQLITE_CANTOPEN && name[0] != '\0')
         thr_log(rc, "throng: the directory %s holds %s, which is not ours: it is left alone, and %s stays closed",
                 db->directory, name, db->path);
-    else if (rc == SQLITE_CORRUPT)
-        thr_log(
-            rc,
-            "throng: the log %s/%s is damaged at its beginning: nothing is touched. Restore it or a backup, or move "
-            "the directory away to go on without the commits in it",
-            db->directory, name);
     else if (rc != SQLITE_OK)
         thr_log(rc, "throng: the directory %s cannot be read: %s stays closed", db->directory, db->path);
-    if (rc != SQLITE_OK)
-        return rc;
-    rc = thr_recover_apply(db->directory, &db->base, &recovery);
-    if (rc == SQLITE_CANTOPEN) {
-        thr_log_orphan(db->path);
-        return rc;
-    }
-    if (rc != SQLITE_OK) {
-        thr_log(rc, "throng: recovery of %s from %s failed", db->path, db->directory);
-        return rc;
-    }
-    if (recovery.commits > 0)
-        thr_log(SQLITE_NOTICE, "throng: recovered %llu commits of %s from %s", (unsigned long long)recovery.commits,
-                db->path, db->directory);
-    return thr_recover_remove(db->directory);
+    return rc == SQLITE_OK ? recover_directory(db) : rc;
 }

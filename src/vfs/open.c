@@ -55,6 +55,7 @@ static void after_fork_in_child(void)
     for (struct thr_open_db *at = open_dbs; at != NULL; at = at->next) {
         thr_base_after_fork(&at->db.base);
         thr_base_abandon(&at->db.base);
+        thr_home_abandon(&at->db.home);
     }
     open_dbs = NULL;
     thr_descriptors_after_fork();
@@ -196,6 +197,7 @@ static struct thr_open_db *open_db_new(const char *path)
     open_db->db.base.fd = -1;
     open_db->db.heap.fd = -1;
     open_db->db.make_room = thr_checkpoint_make_room;
+    open_db->db.home = THR_HOME_NONE;
     open_db->db.log.directory_fd = open_db->db.log.parent_fd = -1;
     open_db->db.shm.fd = -1;
     return open_db;
@@ -224,6 +226,18 @@ static int start(struct thr_open_db *open_db, const char *uri)
     return SQLITE_OK;
 }
 
+/* The last connection is gone: everything goes to the file. */
+static int fold(struct thr_db *db)
+{
+    bool in_place = thr_home_is_in_place(db->directory, &db->home);
+    int rc = atomic_load(&db->broken) != 0 ? SQLITE_IOERR : thr_checkpoint_fold(db, in_place);
+
+    if (rc == SQLITE_OK && !in_place)
+        thr_log(SQLITE_WARNING, "throng: %s, the directory of %s, was moved or deleted: all commits are in the file",
+                db->directory, db->path);
+    return rc;
+}
+
 /* The work of the last one. */
 static void finish(struct thr_open_db *open_db)
 {
@@ -232,16 +246,19 @@ static void finish(struct thr_open_db *open_db)
 
     thr_checkpointer_stop(&open_db->db);
     if (open_db->db.base.writable)
-        rc = atomic_load(&open_db->db.broken) != 0 ? SQLITE_IOERR : thr_checkpoint_fold(&open_db->db);
+        rc = fold(&open_db->db);
     thr_engine_stop(&open_db->db);
-    if (rc == SQLITE_FULL) /* the log has everything, too, and without the heap there may be room for it */
+    if (rc == SQLITE_FULL && thr_home_is_in_place(open_db->directory, &open_db->db.home) &&
+        refresh_size(open_db) ==
+            SQLITE_OK) /* the log has everything, too, and without the heap there may be room for it */
         rc = thr_recover_apply(open_db->directory, &open_db->db.base, &recovery);
     if (rc != SQLITE_OK)
         thr_log(rc,
                 "throng: %s could not be completed at close%s; its log in %s is kept, and the next open recovers it",
                 open_db->path, rc == SQLITE_FULL ? ", as the disk is full" : "", open_db->directory);
-    if (open_db->db.base.writable && rc == SQLITE_OK && thr_recover_remove(open_db->directory) != SQLITE_OK)
-        thr_log(SQLITE_IOERR_DELETE, "throng: cannot remove %s; the next open does", open_db->directory);
+    else if (open_db->db.base.writable && (rc = thr_home_remove(open_db->directory, &open_db->db.home)) != SQLITE_OK)
+        thr_log(rc, "throng: cannot remove %s; the next open does", open_db->directory);
+    thr_home_let_go(&open_db->db.home, false);
 }
 
 /* Take it off the list. A fork() sees it with its mapping and its descriptor, or not at all. */

@@ -75,6 +75,16 @@ static int pragma_synchronous(struct thr_main_file *file, char **args)
     return SQLITE_NOTFOUND;
 }
 
+/* A change of format is a commit, unless there is nothing to convert, or nothing may be written. */
+static int mark(const struct thr_conn *conn)
+{
+    struct thr_db *db = conn->db;
+
+    if (conn->read_only || db->foreign || atomic_load_explicit(&db->shm.head->page_size, memory_order_acquire) == 0)
+        return SQLITE_OK;
+    return thr_checkpoint_mark(db, conn->sync > THR_SYNC_OFF);
+}
+
 static int pragma_freelist_format(struct thr_main_file *file, char **args)
 {
     uint32_t format = 0;
@@ -84,7 +94,8 @@ static int pragma_freelist_format(struct thr_main_file *file, char **args)
         args[0] = sqlite3_mprintf("freelist_format is 1 (one free list) or 2 (stripes), not %s", args[2]);
         return SQLITE_ERROR;
     }
-    if (args[2] != NULL && (rc = thr_format_set(file->conn, args[2][0] == '1' ? 1u : 2u)) != SQLITE_OK) {
+    if (args[2] != NULL && ((rc = mark(file->conn)) != SQLITE_OK ||
+                            (rc = thr_format_set(file->conn, args[2][0] == '1' ? 1u : 2u)) != SQLITE_OK)) {
         args[0] = sqlite3_mprintf("freelist_format cannot be changed now: %s", sqlite3_errstr(rc));
         return rc;
     }

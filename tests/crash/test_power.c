@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 enum { SECTOR = 512, FILES = 64, STATES = 6, KEYS = 60, STEPS = 4000 };
 
@@ -241,6 +242,29 @@ static void write_mix(const char *to, const struct content *durable, const struc
     free(bytes);
 }
 
+/* The made-up file is the one that was in use, not a copy: recovery asks less of that (src/ckpt/fit.h). */
+static void horizon_adopt(const char *horizon, const char *to)
+{
+    enum { PLACE = 56, APART = 512, FILE_AT = 32 };
+    uint8_t place[PLACE];
+    uint64_t number, hash;
+    int fd = open(to, O_RDONLY | O_CLOEXEC);
+
+    CHECK(fd >= 0);
+    number = thr_os_file_number(fd);
+    (void)close(fd);
+    for (int at = 0; at <= APART && file_size(horizon) >= at + PLACE; at += APART) {
+        file_read(horizon, at, place, PLACE);
+        memcpy(&hash, place + PLACE - sizeof hash, sizeof hash);
+        if (hash != XXH3_64bits(place, PLACE - sizeof hash))
+            continue;
+        memcpy(place + FILE_AT, &number, sizeof number);
+        hash = XXH3_64bits(place, PLACE - sizeof hash);
+        memcpy(place + PLACE - sizeof hash, &hash, sizeof hash);
+        file_patch(horizon, at, place, PLACE);
+    }
+}
+
 static void disk_make(const struct moment *moment, const char *to, struct prng *prng)
 {
     static const int LOST[] = {0, 5, 30, 60, 95, 100};
@@ -266,6 +290,9 @@ static void disk_make(const struct moment *moment, const char *to, struct prng *
             (void)snprintf(at, sizeof at, "%s-journal/%s", to, names->at[i].name);
         write_mix(at, &moment->durable[file], &moment->current[file], prng, lost);
     }
+    (void)snprintf(at, sizeof at, "%s-journal/horizon", to);
+    if (file_exists(at))
+        horizon_adopt(at, to);
 }
 
 /* --- the work, and what must be left of it --- */

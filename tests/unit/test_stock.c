@@ -142,6 +142,7 @@ static void a_finished_file_is_stock(void **state)
         uint32_t page_size = 512u << (round % 8), rows = 1 + seeded_below(page_size > 8192 ? 30 : 400);
         sqlite3_int64 count = make_database(page_size, rows, seeded_below(101), round % 3 == 0), sum, kept;
         struct thr_stock_header header, after;
+        int64_t bytes;
         struct thr_pages pages = {0};
         uint8_t rubbish[65536], before[100], now[100], zeros[8] = {0};
         sqlite3 *db = stock_open();
@@ -166,7 +167,8 @@ static void a_finished_file_is_stock(void **state)
                              SQLITE_OK);
         assert_int_equal(thr_base_write(&base, zeros, 8, 32), SQLITE_OK);
         assert_int_equal(thr_base_read(&base, before, sizeof before, 0), SQLITE_OK);
-        assert_int_equal(thr_stock_finish(&base, page_size, header.page_count, &pages, true, 12345), SQLITE_OK);
+        assert_int_equal(thr_stock_finish(&base, page_size, header.page_count, &pages, true, 12345, &bytes), SQLITE_OK);
+        assert_int_equal(thr_base_truncate(&base, bytes), SQLITE_OK);
         assert_int_equal(thr_base_read(&base, now, sizeof now, 0), SQLITE_OK);
         for (size_t i = 0; i < 100; i++)
             if (i < 24 || (i >= 40 && i < 92))
@@ -208,6 +210,7 @@ static void a_finished_file_is_stock(void **state)
 static void without_a_list_the_old_one_stays(void **state)
 {
     struct thr_stock_header header;
+    int64_t bytes;
     struct thr_pages pages = {0};
     sqlite3_int64 count = make_database(1024, 300, 40, true);
     sqlite3 *db;
@@ -215,7 +218,8 @@ static void without_a_list_the_old_one_stays(void **state)
     (void)state;
     base_open();
     assert_int_equal(thr_stock_header_read(&base, &header), SQLITE_OK);
-    assert_int_equal(thr_stock_finish(&base, 1024, header.page_count, &pages, false, 99), SQLITE_OK);
+    assert_int_equal(thr_stock_finish(&base, 1024, header.page_count, &pages, false, 99, &bytes), SQLITE_OK);
+    assert_int_equal(bytes, atomic_load(&base.bytes));
     base_close();
     db = stock_open();
     assert_whole(db);
@@ -305,6 +309,7 @@ static void finishing_may_be_repeated(void **state)
 {
     for (uint64_t n = 1, hits = 1; hits != 0; n++) {
         struct thr_stock_header header;
+        int64_t bytes;
         struct thr_pages pages = {0};
         uint32_t count, *copy;
         sqlite3 *db;
@@ -321,13 +326,14 @@ static void finishing_may_be_repeated(void **state)
         memcpy(copy, pages.at, count * sizeof *copy);
         fault_reset();
         fault_fail(FAULT_ANY_CALL, n, EIO);
-        rc = thr_stock_finish(&base, 512, header.page_count, &pages, true, 7);
+        rc = thr_stock_finish(&base, 512, header.page_count, &pages, true, 7, &bytes);
         hits = fault_hits();
         fault_reset();
         assert_int_equal(rc != SQLITE_OK, hits != 0);
         memcpy(pages.at, copy, count * sizeof *copy);
         pages.count = count;
-        assert_int_equal(thr_stock_finish(&base, 512, header.page_count, &pages, true, 7), SQLITE_OK);
+        assert_int_equal(thr_stock_finish(&base, 512, header.page_count, &pages, true, 7, &bytes), SQLITE_OK);
+        assert_int_equal(thr_base_truncate(&base, bytes), SQLITE_OK);
         base_close();
         db = stock_open();
         assert_whole(db);
