@@ -83,13 +83,23 @@ static int settle(const char *path)
     return THR_EXIT_OK;
 }
 
-enum { HEADER_BYTES = 100, READ_VERSION_AT = 19, MARK = 0x80 };
+enum { HEADER_BYTES = 100, READ_VERSION_AT = 19, MARK = 0x80, SPAN_AT = 72, SPAN_BYTES = 20 };
 
-/* Clear the mark by which the file says that it needs its log (DESIGN.md, "The mark"). */
+/* What a file in use has behind its pages. A file that is shorter than it says stays as it is. */
+static bool cut(int fd, uint64_t pages, uint64_t page_size)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 &&
+           ((uint64_t)status.st_size <= pages * page_size || ftruncate(fd, (off_t)(pages * page_size)) == 0);
+}
+
+/* Take off the mark by which the file says that it needs its log, and what belongs to it (DESIGN.md, "The mark"). */
 static int clear_mark(const char *path)
 {
-    uint8_t header[HEADER_BYTES];
+    uint8_t header[HEADER_BYTES + 1];
     FILE *file = fopen(path, "r+b");
+    uint64_t pages, page_size;
     bool done = false;
 
     if (file == NULL || fread(header, 1, sizeof header, file) != sizeof header ||
@@ -99,9 +109,14 @@ static int clear_mark(const char *path)
         printf("%s does not need a log\n", path);
         done = true;
     } else {
+        pages = header[HEADER_BYTES] == 0
+                    ? 0 /* the first page stands in for a database without one */
+                    : (uint64_t)header[28] << 24 | header[29] << 16 | header[30] << 8 | header[31];
+        page_size = (uint64_t)header[16] << 8 | (uint64_t)header[17] << 16;
         header[READ_VERSION_AT] &= (uint8_t)~MARK;
-        done = fseek(file, READ_VERSION_AT, SEEK_SET) == 0 && fputc(header[READ_VERSION_AT], file) != EOF &&
-               fflush(file) == 0 && fsync(fileno(file)) == 0;
+        memset(header + SPAN_AT, 0, SPAN_BYTES);
+        done = fseek(file, 0, SEEK_SET) == 0 && fwrite(header, 1, HEADER_BYTES, file) == HEADER_BYTES &&
+               fflush(file) == 0 && cut(fileno(file), pages, page_size) && fsync(fileno(file)) == 0;
         if (!done)
             fprintf(stderr, "throng: %s: %s\n", path, strerror(errno));
     }
@@ -128,7 +143,7 @@ static int without_log(const char *path)
     if (!is_alone(path)) {
         fprintf(stderr,
                 "throng: %s-journal is there, or cannot be looked at: recover the database with it, without "
-                "--without-log\n",
+                "--without-log. If that is refused, move it away first\n",
                 path);
         return THR_EXIT_FAILED;
     }

@@ -248,6 +248,19 @@ int thr_log_write_horizon(struct thr_log *log, uint64_t first, bool closed, bool
     return thr_horizon_write(log->directory_fd, log->mode, &horizon, sync);
 }
 
+bool thr_log_is_in_place(const struct thr_log *log)
+{
+    const _Atomic uint64_t *current = &log->shm->head->log_segment;
+    uint64_t number = atomic_load_explicit(current, memory_order_relaxed);
+    char *path = thr_log_path(log->directory, number);
+    struct thr_stat stat;
+    bool in_place = path == NULL || thr_os_stat(path, &stat) != SQLITE_NOTFOUND ||
+                    number != atomic_load_explicit(current, memory_order_relaxed);
+
+    thr_os_free(path);
+    return in_place;
+}
+
 static uint64_t new_identity(void)
 {
     uint64_t identity;

@@ -160,6 +160,9 @@ int thr_log_restart(struct thr_log *log, bool sync);
  * SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR_*. */
 int thr_log_write_horizon(struct thr_log *log, uint64_t first, bool closed, bool sync);
 
+/* Does the current segment still have its name? Blocks for a look at the directory. */
+bool thr_log_is_in_place(const struct thr_log *log);
+
 #define THR_LOG_NAME_BYTES 32
 /* The name of segment `number` in its directory. */
 void thr_log_name(uint64_t number, char out[THR_LOG_NAME_BYTES]);

@@ -437,6 +437,23 @@ static int commit_phase_two(struct thr_main_file *file)
     return rc;
 }
 
+/* Has the directory gone from its name, or the log from the directory? What is committed from here on no recovery would
+ * find. */
+static bool has_lost_log(struct thr_main_file *file)
+{
+    struct thr_db *db = file->conn->db;
+    bool lost = db->home.fd >= 0 && (!thr_home_is_in_place(db->directory, &db->home) || !thr_log_is_in_place(&db->log));
+
+    if (lost && !file->log_lost)
+        thr_log(
+            SQLITE_READONLY_DBMOVED,
+            "throng: %s, or the log in it, was moved or deleted while in use: the database is not written any more. "
+            "Close all its connections: that brings all commits to the file",
+            db->directory);
+    file->log_lost = lost;
+    return lost;
+}
+
 /* Is the database no longer what its name stands for? Then the pager writes no more: after a crash nobody would find
  * the log, which stands beside the name. The pager asks in every write transaction: it gets an answer that may be 10 ms
  * old, as looking each time cost a tenth of the shortest transactions. Whoever else asks gets the present one. */
@@ -450,7 +467,8 @@ static bool has_moved(struct thr_main_file *file)
     if (file->lock >= SQLITE_LOCK_RESERVED && now - file->in_place_ns < IN_PLACE_NS)
         return false;
     thr_db_identity(file->open_db, id);
-    moved = thr_os_stat(file->name, &stat) != SQLITE_OK || (uint64_t)id[0] != stat.dev || (uint64_t)id[1] != stat.ino;
+    moved = thr_os_stat(file->name, &stat) != SQLITE_OK || (uint64_t)id[0] != stat.dev || (uint64_t)id[1] != stat.ino ||
+            has_lost_log(file);
     file->in_place_ns = moved ? 0 : now;
     return moved;
 }

@@ -47,6 +47,7 @@ struct thr_main_file {
     uint64_t in_place_ns; /* when the file was last seen under its name */
     uint32_t reruns;      /* of the statement at hand, without success */
     bool checkpoint_due;
+    bool log_lost; /* and that was said */
     int last_errno;
     bool powersafe, persist_wal; /* SQLITE_FCNTL_POWERSAFE_OVERWRITE, SQLITE_FCNTL_PERSIST_WAL */
     bool exclusive;              /* PRAGMA locking_mode=EXCLUSIVE */
