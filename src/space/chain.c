@@ -38,13 +38,15 @@ static int chain_room(struct thr_chain *chain, size_t words)
     return SQLITE_OK;
 }
 
-int thr_chain_make(struct thr_chain *chain, const uint32_t *pages, uint32_t count, uint32_t usable_size)
+int thr_chain_add(struct thr_chain *chain, const uint32_t *pages, uint32_t count, uint32_t leaves_max,
+                  uint32_t usable_size)
 {
     /* Stock SQLite leaves the last six places of a trunk empty, for the sake of versions before 3.6.0. */
-    uint32_t leaves_max = usable_size / 4 - 8, leaves;
+    uint32_t most = usable_size / 4 - 8, leaves;
     int rc;
 
-    thr_chain_clear(chain);
+    if (leaves_max > most)
+        leaves_max = most;
     for (uint32_t i = 0; i < count; i += 1 + leaves) {
         leaves = count - i - 1 < leaves_max ? count - i - 1 : leaves_max;
         if ((rc = chain_room(chain, 2 + leaves)) != SQLITE_OK)
@@ -55,9 +57,16 @@ int thr_chain_make(struct thr_chain *chain, const uint32_t *pages, uint32_t coun
             memcpy(chain->words + chain->count, pages + i + 1, leaves * sizeof(uint32_t));
         chain->count += leaves;
     }
-    chain->first = count > 0 ? pages[0] : 0;
-    chain->pages = count;
+    if (chain->pages == 0 && count > 0)
+        chain->first = pages[0];
+    chain->pages += count;
     return SQLITE_OK;
+}
+
+int thr_chain_make(struct thr_chain *chain, const uint32_t *pages, uint32_t count, uint32_t usable_size)
+{
+    thr_chain_clear(chain);
+    return thr_chain_add(chain, pages, count, UINT32_MAX, usable_size);
 }
 
 /* Index of the trunk's first word, or SIZE_MAX. */
@@ -108,8 +117,9 @@ int thr_pages_add(struct thr_pages *pages, uint32_t pgno)
 
 /* Append the trunk `pgno`, as the transaction left it, to `after`; *next_out is the trunk that follows. */
 static int append_trunk(const struct thr_chain *before, uint32_t pgno, const uint8_t *written, uint32_t usable_size,
-                        struct thr_chain *after, uint32_t *next_out)
+                        struct thr_chain *after, struct thr_map32 *kept, uint32_t *next_out)
 {
+    bool fresh;
     uint32_t leaves;
     size_t at;
     int rc;
@@ -117,6 +127,10 @@ static int append_trunk(const struct thr_chain *before, uint32_t pgno, const uin
     if (written == NULL) {
         if ((at = find_trunk(before, pgno)) == SIZE_MAX)
             return SQLITE_CORRUPT;
+        if (thr_map32_insert(kept, pgno, &fresh) == NULL)
+            return SQLITE_NOMEM;
+        if (!fresh)
+            return SQLITE_CORRUPT; /* it leads back into itself */
         leaves = before->words[at + 1];
         if ((rc = chain_room(after, 2 + leaves)) != SQLITE_OK)
             return rc;
@@ -140,17 +154,20 @@ static int append_trunk(const struct thr_chain *before, uint32_t pgno, const uin
     return SQLITE_OK;
 }
 
-/* Calls `fn` for every page of the chain. */
-static int each_page(const struct thr_chain *chain, int (*fn)(void *ctx, uint32_t pgno), void *ctx)
+/* Calls `fn` for every page of the chain, but for trunks that are `kept` with all they have. */
+static int each_page(const struct thr_chain *chain, const struct thr_map32 *kept, int (*fn)(void *ctx, uint32_t pgno),
+                     void *ctx)
 {
     int rc = SQLITE_OK;
 
     for (size_t i = 0; i < chain->count && rc == SQLITE_OK;) {
         uint32_t leaves = chain->words[i + 1];
 
-        rc = fn(ctx, chain->words[i]);
-        for (uint32_t k = 0; k < leaves && rc == SQLITE_OK; k++)
-            rc = fn(ctx, chain->words[i + 2 + k]);
+        if (thr_map32_find(kept, chain->words[i]) == NULL) {
+            rc = fn(ctx, chain->words[i]);
+            for (uint32_t k = 0; k < leaves && rc == SQLITE_OK; k++)
+                rc = fn(ctx, chain->words[i + 2 + k]);
+        }
         i += 2 + leaves;
     }
     return rc;
@@ -159,6 +176,7 @@ static int each_page(const struct thr_chain *chain, int (*fn)(void *ctx, uint32_
 struct diff {
     struct thr_map32 was; /* pages of the list before: 1, in the list after too: 2 */
     struct thr_map32 is;
+    struct thr_map32 kept; /* trunks that were not written: as before, with their leaves */
     struct thr_pages *taken, *freed;
     uint32_t page_count;
 };
@@ -180,7 +198,7 @@ static int note_is(void *ctx, uint32_t pgno)
     uint32_t *value;
     bool fresh;
 
-    if (pgno < 2 || pgno > diff->page_count)
+    if (pgno < 2 || pgno > diff->page_count || thr_map32_find(&diff->kept, pgno) != NULL)
         return SQLITE_CORRUPT;
     if ((value = thr_map32_find(&diff->was, pgno)) != NULL) {
         if (*value == 2)
@@ -200,6 +218,30 @@ static int note_taken(void *ctx, uint32_t pgno)
     return *thr_map32_find(&diff->was, pgno) == 1 ? thr_pages_add(diff->taken, pgno) : SQLITE_OK;
 }
 
+/* Pages of kept trunks are in range, and none of them was freed. Far cheaper than to look each up. */
+static int check_kept(const struct thr_chain *chain, const struct diff *diff)
+{
+    enum { FEW = 16 };
+    const struct thr_pages *freed = diff->freed;
+
+    for (size_t i = 0; i < chain->count; i += 2 + chain->words[i + 1]) {
+        if (thr_map32_find(&diff->kept, chain->words[i]) == NULL)
+            continue;
+        for (size_t k = i; k < i + 2 + chain->words[i + 1]; k++) {
+            uint32_t pgno = chain->words[k];
+
+            if (k == i + 1) /* the number of leaves */
+                continue;
+            if (pgno > diff->page_count || (freed->count > FEW && thr_map32_find(&diff->is, pgno) != NULL))
+                return SQLITE_CORRUPT;
+            for (uint32_t n = 0; n < freed->count && freed->count <= FEW; n++)
+                if (freed->at[n] == pgno)
+                    return SQLITE_CORRUPT;
+        }
+    }
+    return SQLITE_OK;
+}
+
 int thr_chain_diff(const struct thr_chain *before, uint32_t first, uint32_t pages, uint32_t page_count,
                    const uint8_t *(*read_trunk)(void *ctx, uint32_t pgno), void *ctx, uint32_t usable_size,
                    struct thr_chain *after, struct thr_pages *taken, struct thr_pages *freed)
@@ -214,18 +256,21 @@ int thr_chain_diff(const struct thr_chain *before, uint32_t first, uint32_t page
             rc = SQLITE_CORRUPT;
             break;
         }
-        rc = append_trunk(before, trunk, read_trunk(ctx, trunk), usable_size, after, &trunk);
+        rc = append_trunk(before, trunk, read_trunk(ctx, trunk), usable_size, after, &diff.kept, &trunk);
     }
     if (rc == SQLITE_OK && after->pages != pages)
         rc = SQLITE_CORRUPT;
     after->first = pages > 0 ? first : 0;
     if (rc == SQLITE_OK)
-        rc = each_page(before, note_was, &diff);
+        rc = each_page(before, &diff.kept, note_was, &diff);
     if (rc == SQLITE_OK)
-        rc = each_page(after, note_is, &diff);
+        rc = each_page(after, &diff.kept, note_is, &diff);
     if (rc == SQLITE_OK)
-        rc = each_page(before, note_taken, &diff);
+        rc = check_kept(before, &diff);
+    if (rc == SQLITE_OK)
+        rc = each_page(before, &diff.kept, note_taken, &diff);
     thr_map32_free(&diff.was);
     thr_map32_free(&diff.is);
+    thr_map32_free(&diff.kept);
     return rc;
 }

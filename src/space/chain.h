@@ -32,13 +32,17 @@ void thr_chain_free(struct thr_chain *chain);
 void thr_chain_clear(struct thr_chain *chain);
 /* Make a chain of these pages, as many to a trunk as stock SQLite puts there. SQLITE_OK, SQLITE_NOMEM. */
 int thr_chain_make(struct thr_chain *chain, const uint32_t *pages, uint32_t count, uint32_t usable_size);
+/* Add trunks of these pages, with so many leaves at most (and no more than stock SQLite). SQLITE_OK, SQLITE_NOMEM. */
+int thr_chain_add(struct thr_chain *chain, const uint32_t *pages, uint32_t count, uint32_t leaves_max,
+                  uint32_t usable_size);
 /* If `pgno` is a trunk of the chain, write its content to `to` and return true. */
 bool thr_chain_trunk(const struct thr_chain *chain, uint32_t pgno, uint8_t *to, uint32_t page_size);
 bool thr_chain_is_trunk(const struct thr_chain *chain, uint32_t pgno);
 
 /* What a transaction did to its list. `read_trunk` gives the content of a trunk page that the transaction wrote, or
  * NULL if it wrote none of that number. On SQLITE_OK *after is the new chain, `taken` and `freed` hold the pages that
- * were and are now in the list only once; SQLITE_CORRUPT if what was written is no list, SQLITE_NOMEM. */
+ * were, and those that are now, in the list, `taken` in the list's order; SQLITE_CORRUPT if what was written is no list,
+ * SQLITE_NOMEM. `freed` must be empty before. */
 struct thr_pages {
     uint32_t *at;
     uint32_t count, capacity;

@@ -31,7 +31,6 @@ bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe
         return true;
     stripe->epoch = epoch;
     stripe->pages.count = 0;
-    stripe->borrowed = false;
     stripe->append_last = 0;
     thr_chain_clear(&stripe->chain);
     return false;
@@ -110,6 +109,24 @@ static int extend(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t want,
     return rc;
 }
 
+static uint32_t min(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t max(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool is_ascending(const struct thr_pages *pages)
+{
+    for (uint32_t i = 1; i < pages->count; i++)
+        if (pages->at[i] < pages->at[i - 1])
+            return false;
+    return true;
+}
+
 static int ascending(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -119,41 +136,42 @@ static int ascending(const void *a, const void *b)
 
 int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size)
 {
-    uint32_t want, pool;
+    uint32_t want, pool, few;
     int rc = SQLITE_OK;
 
-    if (stripe->want == 0) /* it is new here: what do others need? */
+    if (stripe->want == 0) /* it is new here: what do others need? Of the pool; the file does not grow by that */
         stripe->want = atomic_load_explicit(&shm->head->stripe_want, memory_order_relaxed);
     if (stripe->want < THR_STRIPE_FIRST)
         stripe->want = THR_STRIPE_FIRST;
-    stripe->own = true;
-    stripe->borrowed = false;
+    stripe->own = stripe->part = true;
+    stripe->mixed = false;
     if (stripe->pages.count < (stripe->want + 1) / 2) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         thr_stripe_check_epoch(shm, stripe);
         want = stripe->want - stripe->pages.count;
         pool = atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed);
+        few = stripe->want < THR_STRIPE_KEEP ? stripe->want : THR_STRIPE_KEEP;
         if (!may_extend(shm) && want < pool / 2) /* nor may it append */
-            want = pool / 2;
-        else if (want < pool / 16) /* better more of these than that the file grows */
-            want = pool / 16 < THR_STRIPE_RICH ? pool / 16 : THR_STRIPE_RICH;
+            want = max(want, min(pool / 2, 4 * THR_STRIPE_KEEP));
+        else if (stripe->pages.count < THR_STRIPE_KEEP) /* better more of these than that the file grows */
+            want = max(want, min(pool / 16, THR_STRIPE_KEEP - stripe->pages.count));
         rc = take_from_pool(shm, stripe, want, page_size);
-        if (rc == SQLITE_OK && may_extend(shm) && stripe->pages.count < (stripe->want + 1) / 2)
-            rc = extend(shm, stripe, stripe->want - stripe->pages.count, page_size);
+        if (rc == SQLITE_OK && may_extend(shm) && stripe->pages.count < (few + 1) / 2)
+            rc = extend(shm, stripe, few - stripe->pages.count, page_size);
         THR_SLOW_ASSERT(thr_space_balances(shm));
         thr_mutex_unlock(&shm->head->space_lock);
         THR_POINT("refilled");
     }
-    if (stripe->pages.count > 1)
+    if (!is_ascending(&stripe->pages))
         qsort(stripe->pages.at, stripe->pages.count, sizeof *stripe->pages.at, ascending);
     if (rc == SQLITE_OK)
         rc = thr_chain_make(&stripe->chain, stripe->pages.at, stripe->pages.count, usable_size);
     return rc;
 }
 
-void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
+static void pages_to_pool(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
 {
-    if (stripe->own) {
+    if (stripe->pages.count > 0) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         if (thr_stripe_check_epoch(shm, stripe))
             own_pages_to_pool(shm, stripe, page_size);
@@ -162,24 +180,36 @@ void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t
     }
     stripe->own = false;
     stripe->pages.count = 0;
+}
+
+void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
+{
+    pages_to_pool(shm, stripe, page_size);
+    stripe->part = false;
     thr_chain_clear(&stripe->chain);
+}
+
+void thr_stripe_trim(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
+{
+    if (stripe->own && stripe->pages.count > THR_STRIPE_KEEP)
+        pages_to_pool(shm, stripe, page_size);
 }
 
 void thr_stripe_forget(struct thr_stripe *stripe)
 {
-    stripe->own = stripe->borrowed = false;
+    stripe->own = stripe->part = false;
     stripe->append_last = 0;
     stripe->pages.count = 0;
     thr_chain_clear(&stripe->chain);
 }
 
-/* The pages of the chain are the stripe's. */
-static int pages_of_chain(struct thr_stripe *stripe)
+/* The pages of the chain's first trunks, so that they are `least` or all. */
+static int pages_of_chain(struct thr_stripe *stripe, uint32_t least)
 {
     int rc = SQLITE_OK;
 
     stripe->pages.count = 0;
-    for (size_t i = 0; i < stripe->chain.count && rc == SQLITE_OK;) {
+    for (size_t i = 0; i < stripe->chain.count && stripe->pages.count < least && rc == SQLITE_OK;) {
         uint32_t leaves = stripe->chain.words[i + 1];
 
         rc = thr_pages_add(&stripe->pages, stripe->chain.words[i]);
@@ -190,22 +220,51 @@ static int pages_of_chain(struct thr_stripe *stripe)
     return rc;
 }
 
-int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after)
+uint32_t thr_stripe_count_held(const struct thr_stripe *stripe, const struct thr_pages *taken)
+{
+    uint32_t held = 0;
+
+    if (stripe->own)
+        return taken->count;
+    for (uint32_t i = 0; i < stripe->pages.count && held < taken->count; i++)
+        held += stripe->pages.at[i] == taken->at[held];
+    return held;
+}
+
+/* The held pages without those that were taken. */
+static void drop_taken(struct thr_pages *pages, const struct thr_pages *taken)
+{
+    uint32_t kept = 0, next = 0;
+
+    for (uint32_t i = 0; i < pages->count; i++) {
+        if (next < taken->count && pages->at[i] == taken->at[next])
+            next++;
+        else
+            pages->at[kept++] = pages->at[i];
+    }
+    pages->count = kept;
+}
+
+int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after, const struct thr_pages *taken)
 {
     struct thr_chain old = stripe->chain;
 
     stripe->chain = *after;
     stripe->chain.layout = old.layout; /* the pager itself has made this of that */
     *after = old;
-    return stripe->own ? pages_of_chain(stripe) : SQLITE_OK;
+    if (stripe->own)
+        return pages_of_chain(stripe, UINT32_MAX);
+    drop_taken(&stripe->pages, taken);
+    return SQLITE_OK;
 }
 
-int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size)
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, bool *short_out)
 {
-    int rc = pages_of_chain(stripe);
+    int rc = pages_of_chain(stripe, max(stripe->want, THR_STRIPE_FIRST));
 
-    stripe->own = stripe->borrowed = rc == SQLITE_OK && thr_space_claim_pool(shm, &stripe->pages, page_size);
-    if (!stripe->own)
+    THR_ASSERT(!stripe->own);
+    *short_out = rc == SQLITE_OK && !thr_space_claim_pool(shm, &stripe->pages, page_size);
+    if (rc != SQLITE_OK || *short_out)
         stripe->pages.count = 0;
     return rc;
 }
@@ -228,11 +287,14 @@ bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint
 }
 
 int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,
-                          bool *short_out)
+                          bool lost, bool *short_out)
 {
-    uint32_t want = stripe->want < THR_STRIPE_FIRST ? THR_STRIPE_FIRST : stripe->want, end, last = page_count + want;
+    uint32_t want = max(stripe->want, THR_STRIPE_FIRST), end, last, pool;
     int rc = SQLITE_OK;
 
+    if (!lost) /* what transactions take from the list they find there, mostly */
+        want = min(want, max(2 * stripe->appends, THR_STRIPE_FIRST));
+    last = page_count + want;
     *short_out = false;
     if (last > THR_PAGE_MAX)
         return SQLITE_OK;
@@ -245,9 +307,14 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
     }
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
     end = thr_space_end(shm);
-    *short_out = !thr_pages_in_pool(shm, page_count + 1, end < last ? end : last, page_size);
-    if (last > end && atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed) > want + (end - page_count))
+    if (!lost && last > end)
+        last = min(last, end + max(end / 32, THR_STRIPE_KEEP));
+    *short_out = !thr_pages_in_pool(shm, page_count + 1, min(end, last), page_size);
+    pool = atomic_load_explicit(&shm->head->pool_pages, memory_order_relaxed);
+    if (last > end && !lost && pool > want / 2 - stripe->pages.count + (end - page_count)) {
         last = end; /* there are others to take, when the pager's cache is dropped next */
+        *short_out = *short_out || (stripe->part && stripe->pages.count < want / 8);
+    }
     if (!*short_out && last > page_count && (end >= last || may_extend(shm)) &&
         (rc = thr_shm_reserve_pages(shm, last)) == SQLITE_OK) {
         thr_move_pool_to_held(shm, page_count + 1, end < last ? end : last, page_size);
@@ -262,21 +329,19 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
 
 void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size)
 {
-    if (stripe->append_last > page_count || (stripe->borrowed && stripe->pages.count > 0)) {
+    if (stripe->append_last > page_count || (!stripe->own && stripe->pages.count > 0)) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
         if (stripe->epoch == atomic_load_explicit(&shm->head->space_epoch, memory_order_relaxed)) {
             thr_move_held_to_pool(shm, page_count + 1, stripe->append_last, page_size);
-            if (stripe->borrowed)
+            if (!stripe->own)
                 own_pages_to_pool(shm, stripe, page_size);
             THR_SLOW_ASSERT(thr_space_balances(shm));
         }
         thr_mutex_unlock(&shm->head->space_lock);
     }
     stripe->append_last = 0;
-    if (stripe->borrowed) {
-        stripe->borrowed = stripe->own = false;
+    if (!stripe->own)
         stripe->pages.count = 0;
-    }
 }
 
 int thr_space_claim_end(struct thr_shm *shm, uint32_t from, uint32_t to, uint32_t page_size, uint32_t *end_out)
@@ -356,6 +421,11 @@ void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages, 
     thr_mutex_unlock(&shm->head->space_lock);
 }
 
+bool thr_space_is_taken(const struct thr_shm *shm, uint32_t pgno)
+{
+    return thr_shm_bit(shm, THR_BITS_TAKEN, pgno);
+}
+
 bool thr_space_is_free(const struct thr_heap *heap, uint32_t pgno, uint64_t seq)
 {
     bool is_free = false, base_free;
@@ -370,7 +440,7 @@ uint32_t thr_space_some_free(const struct thr_heap *heap, uint64_t seq, uint32_t
 {
     const struct thr_shm *shm = heap->shm;
 
-    /* What is free now was most likely free then. */
+    /* What is in the pool now was most likely free then, and no other connection is about to use it. */
     for (uint32_t pgno = 2; pgno <= page_count; pgno++) {
         struct thr_chunk *chunk = thr_shm_chunk(shm, pgno);
 
@@ -381,7 +451,7 @@ uint32_t thr_space_some_free(const struct thr_heap *heap, uint64_t seq, uint32_t
             pgno += 63;
             continue;
         }
-        if (thr_shm_bit(shm, THR_BITS_FREE, pgno) && thr_space_is_free(heap, pgno, seq))
+        if (thr_page_in_pool(shm, pgno) && thr_space_is_free(heap, pgno, seq))
             return pgno;
     }
     for (uint32_t pgno = 2; pgno <= page_count; pgno++)

@@ -12,9 +12,11 @@
 
 #define THR_STRIPE_FIRST 16u
 #define THR_STRIPE_MAX 65536u
-#define THR_STRIPE_RICH 512u /* when many pages are free */
-#define THR_BORROW_MAX 128u  /* a writer with nobody beside it uses the common list while it is no longer */
-#define THR_SPARE_MIN 256u   /* pages for others, while nobody may extend the file */
+#define THR_STRIPE_KEEP 64u   /* a connection keeps no more from one transaction to the next */
+#define THR_BORROW_MAX 16384u /* a writer with nobody beside it uses the common list while it is no longer */
+#define THR_TRUNK_LEAVES \
+    255u                   /* of a list that a writer is shown: it borrows whole trunks, and commits by whole trunks */
+#define THR_SPARE_MIN 256u /* pages for others, while nobody may extend the file */
 #define THR_SPARE_MAX 4096u
 #define THR_PAGE_MAX 1073741822u
 
@@ -24,21 +26,25 @@ static inline uint32_t thr_lock_page(uint32_t page_size)
     return 0x40000000u / page_size + 1;
 }
 
-/* A connection's hold on free pages. */
+/* A connection's hold on free pages. What its pager is shown (the chain) and what is held for it (the pages) are two
+ * things. The chain can only change when the pager drops its cache. Pages can be given back and taken again at any time
+ * outside of a transaction: what a pager goes on to see may be in the pool meanwhile. */
 struct thr_stripe {
-    bool own;               /* has pages of its own; else it is shown the whole list */
+    bool own;               /* all pages of the chain are held, from one transaction to the next */
+    bool part;              /* the chain is a stripe, or the pool; else all free pages of the snapshot */
+    bool mixed;             /* the chain has pages that other connections held when it was made */
     uint32_t epoch;         /* of which the pages are */
     uint32_t want;          /* pages that a refill aims at; follows what transactions used */
-    struct thr_pages pages; /* all own pages, free or (in a transaction) about to be used */
+    uint32_t appends;       /* pages that recent transactions appended to the file */
     struct thr_chain chain; /* what the pager is shown */
-    /* For one write transaction, without a change of what tells the pager that its cache is right: */
-    bool borrowed;        /* the own pages are the common list */
-    uint32_t append_last; /* pages past its end that it may append, up to this one; 0: none */
+    struct thr_pages
+        pages; /* held. Without `own`: the first ones of the chain, in its order, for one write transaction */
+    uint32_t append_last; /* held for one write transaction: pages past the end, up to this one; 0: none */
 };
 
 void thr_stripe_free(struct thr_stripe *stripe);
 
-/* Bring the stripe up to what it wants: from the pool, else by extending (not while somebody is protected). Turns the
+/* Bring the stripe up to what it wants: from the pool, else a few by extending (not while somebody is protected). Turns the
  * pages into a fresh chain. Only where the pager's cache is dropped anyway. SQLITE_OK (also if less was to be had),
  * SQLITE_NOMEM, SQLITE_FULL. */
 int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size);
@@ -47,25 +53,30 @@ static inline uint32_t thr_stripe_end(const struct thr_stripe *stripe, uint32_t 
 {
     return stripe->append_last > page_count ? stripe->append_last : page_count;
 }
-/* The common list, as the chain has it, becomes its own, if all its pages are in the pool: see stripe->own. SQLITE_OK,
- * SQLITE_NOMEM. */
-int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size);
-/* If the stripe is short of pages: some to append. *short_out says that others have those. SQLITE_OK, SQLITE_NOMEM,
- * SQLITE_FULL. */
+/* Hold as many pages as it wants, in the order in which the pager uses the chain; it has no own ones. *short_out: others
+ * have some of them; then none is held. SQLITE_OK, SQLITE_NOMEM. */
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, bool *short_out);
+/* If the stripe is short of pages: some to append; all that it wants if it has `lost` for want of them, else a share of the
+ * file. *short_out: others have those, or there are enough in the pool and what the pager is shown is used up. SQLITE_OK,
+ * SQLITE_NOMEM, SQLITE_FULL. */
 int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size,
-                          bool *short_out);
+                          bool lost, bool *short_out);
 /* All pages past the end, if they are all in the pool; returns whether. */
 bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
+/* How many of the pages that a transaction took from the chain are held. The held ones come first in `taken`. */
+uint32_t thr_stripe_count_held(const struct thr_stripe *stripe, const struct thr_pages *taken);
 /* The write transaction is over: what was only borrowed goes to the pool. */
 void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
+/* Nor does a connection keep many own ones that it may never use. The pager goes on to be shown them. */
+void thr_stripe_trim(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size);
 /* Its pages may be in use by a commit that nobody will see, and nobody will ever write again: they are nobody's. */
 void thr_stripe_forget(struct thr_stripe *stripe);
 /* Give all pages back to the pool. */
 void thr_stripe_release(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size);
 /* Forget pages of an older epoch; returns whether the stripe is still valid. */
 bool thr_stripe_check_epoch(const struct thr_shm *shm, struct thr_stripe *stripe);
-/* After a commit: the chain is now `after`, own pages follow. SQLITE_OK, SQLITE_NOMEM. */
-int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after);
+/* After a commit that took these pages: the chain is now `after`, the held pages follow. SQLITE_OK, SQLITE_NOMEM. */
+int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after, const struct thr_pages *taken);
 
 /* All pages up to this one are given out; those past the committed end are free. */
 static inline uint32_t thr_space_end(const struct thr_shm *shm)
@@ -97,6 +108,8 @@ struct thr_space_change {
 /* commit_lock. */
 void thr_space_publish(struct thr_shm *shm, const struct thr_space_change *change, uint32_t page_size);
 
+/* Whether a connection holds or uses the page at the moment. */
+bool thr_space_is_taken(const struct thr_shm *shm, uint32_t pgno);
 /* Whether the page is free in snapshot `seq`, which must be announced. */
 bool thr_space_is_free(const struct thr_heap *heap, uint32_t pgno, uint64_t seq);
 /* Some free page as of `seq`, for the head of a whole list, 0 if none was found. */

@@ -92,7 +92,9 @@ static void fresh_list(struct thr_conn *conn, uint64_t extent)
     conn->change_counter = db->shm.head->change_base + (uint32_t)conn->snapshot + conn->counter_bias;
     if (atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1)
         return;
-    if (stripe->own) {
+    stripe->part = stripe->own || (conn->shows_pool && thr_page_list_pool(conn) == SQLITE_OK);
+    stripe->mixed = false;
+    if (stripe->part) {
         /* Pages that others were given are free for us to step over: what is appended comes after them. */
         if ((end = thr_space_end(&db->shm)) > conn->page_count)
             conn->page_count = end;
@@ -103,7 +105,8 @@ static void fresh_list(struct thr_conn *conn, uint64_t extent)
     thr_chain_clear(&stripe->chain);
     if (conn->free_count == 0)
         return;
-    if (first == 0 || first > conn->page_count || !thr_space_is_free(&db->heap, first, conn->snapshot))
+    if (first == 0 || first > conn->page_count || !thr_space_is_free(&db->heap, first, conn->snapshot) ||
+        thr_space_is_taken(&db->shm, first))
         first = thr_space_some_free(&db->heap, conn->snapshot, conn->page_count);
     stripe->chain.first = first;
     stripe->chain.pages = conn->free_count;
@@ -191,7 +194,7 @@ static int refill(struct thr_conn *conn)
 
 /* Make sure of the pages that a writer may use, without a change of what the pager was shown. *short_out: that cannot
  * be, as others have them. */
-static int borrow_space(struct thr_conn *conn, bool *short_out)
+static int borrow_space(struct thr_conn *conn, bool lost, bool *short_out)
 {
     struct thr_db *db = conn->db;
     struct thr_stripe *stripe = &conn->stripe;
@@ -200,16 +203,31 @@ static int borrow_space(struct thr_conn *conn, bool *short_out)
     *short_out = false;
     if (one_writer(db) || conn->page_count == 0 || conn->read_only || conn->kind >= THR_KIND_REWRITE)
         return SQLITE_OK;
-    if (!stripe->own && conn->free_count == 0) {
-        stripe->own = stripe->borrowed = true;
-    } else if (!stripe->own) {
-        if ((rc = thr_page_build_list(conn)) == SQLITE_OK)
-            rc = thr_stripe_borrow(&db->shm, stripe, page_size_of(conn));
-        *short_out = !stripe->own;
+    if (!stripe->own && conn->free_count > 0 && (rc = thr_page_build_list(conn)) == SQLITE_OK) {
+        *short_out = stripe->mixed; /* it would come upon pages of others when those of the pool are used up */
+        if (!stripe->mixed)
+            rc = thr_stripe_borrow(&db->shm, stripe, page_size_of(conn), short_out);
     }
-    if (rc == SQLITE_OK && stripe->own && !conn->holds_turn) /* else the end is ours anyway */
-        rc = thr_stripe_borrow_end(&db->shm, stripe, conn->page_count, page_size_of(conn), short_out);
+    if (rc == SQLITE_OK && !*short_out && !conn->holds_turn) /* else the end is ours anyway */
+        rc = thr_stripe_borrow_end(&db->shm, stripe, conn->page_count, page_size_of(conn), lost, short_out);
     return rc;
+}
+
+/* What a writer needs cannot be had of what the pager is shown: show it something else. If no other connection commits, the
+ * whole pool: it will need no other list again, as long as that is so. A stripe if it has lost for want of pages, or has the
+ * turn, or was just shown the pool, or a new stripe, in vain. */
+static void show_other_pages(struct thr_conn *conn, bool has_new_stripe)
+{
+    struct thr_db *db = conn->db;
+
+    thr_stripe_return(&db->shm, &conn->stripe, conn->page_count, page_size_of(conn));
+    conn->shows_pool = !has_new_stripe && !conn->shows_pool && !conn->ran_out && !conn->holds_turn &&
+                       conn->committed_free <= THR_BORROW_MAX &&
+                       atomic_load_explicit(&db->shm.head->visible_seq, memory_order_acquire) == conn->cache_seq;
+    if (conn->shows_pool)
+        thr_stripe_release(&db->shm, &conn->stripe, page_size_of(conn));
+    conn->ran_out = !conn->shows_pool;
+    conn->cache_seq = 0;
 }
 
 static void check_epoch(struct thr_conn *conn)
@@ -277,7 +295,7 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
 {
     struct thr_db *db = conn->db;
     uint64_t extent = 0;
-    bool protect = false, refilled = false, is_short = false;
+    bool protect = false, refilled = false, is_short = false, has_new_stripe = false, lost = conn->ran_out;
     enum thr_cut cut;
     int rc;
 
@@ -286,18 +304,22 @@ int thr_txn_begin(struct thr_conn *conn, enum thr_kind kind)
         return SQLITE_IOERR;
     conn->kind = kind;
     conn->conflict = THR_CONFLICT_NONE;
+    conn->shows_pool = false;
     if ((rc = take_turn(conn, kind)) != SQLITE_OK)
         goto err;
     protect = conn->holds_turn && !conn->is_alone;
     check_epoch(conn);
-    if ((kind == THR_KIND_RAW || conn->shows_all) && conn->stripe.own) {
+    if ((kind == THR_KIND_RAW || conn->shows_all) && conn->stripe.part) {
         thr_stripe_release(&db->shm, &conn->stripe, page_size_of(conn));
         conn->cache_seq = 0;
     }
     cut = thr_cut_choose(conn);
 again:
-    if (cut != THR_CUT_JOIN && refill_is_due(conn) && (rc = refill(conn)) != SQLITE_OK)
-        goto err;
+    if (cut != THR_CUT_JOIN && !conn->shows_pool && refill_is_due(conn)) {
+        if ((rc = refill(conn)) != SQLITE_OK)
+            goto err;
+        has_new_stripe = true;
+    }
     if (cut == THR_CUT_LEAD && (rc = refill_others(conn)) != SQLITE_OK)
         goto err;
     if (protect)
@@ -318,9 +340,11 @@ again:
             rc = settle_end(conn, extent, &is_short);
     }
     if (rc == SQLITE_OK && !is_short && conn->may_write)
-        rc = borrow_space(conn, &is_short);
+        rc = borrow_space(conn, lost, &is_short);
     if (rc == SQLITE_OK && is_short && !refilled && cut != THR_CUT_JOIN) {
-        refilled = conn->ran_out = true;
+        show_other_pages(conn, has_new_stripe);
+        refilled = !conn->shows_pool; /* if that is not enough either, a stripe is */
+        is_short = false;
         goto again;
     }
     if (rc != SQLITE_OK)
@@ -390,7 +414,7 @@ static int try_to_reserve(struct thr_conn *conn, enum thr_kind kind)
     if (rc == SQLITE_OK)
         rc = thr_turn_enter_writer(conn);
     if (rc == SQLITE_OK && !conn->may_write) /* it began with a read */
-        rc = borrow_space(conn, &is_short);
+        rc = borrow_space(conn, conn->ran_out, &is_short);
     if (rc == SQLITE_OK) {
         conn->writing = true;
     } else {
@@ -460,6 +484,7 @@ void thr_txn_end(struct thr_conn *conn)
     if (conn->holds_commit_lock) /* it was only read, and the commit of the others fails */
         thr_group_abort(conn);
     thr_stripe_return(&conn->db->shm, &conn->stripe, conn->page_count, page_size_of(conn));
+    thr_stripe_trim(&conn->db->shm, &conn->stripe, page_size_of(conn));
     thr_turn_release(conn);
     if (conn->gate >= 0) /* it only read */
         thr_gate_leave(conn, false);

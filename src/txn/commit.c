@@ -129,11 +129,18 @@ static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
     THR_ASSERT(rc == SQLITE_OK); /* the plan has checked the list */
 }
 
+/* Pages that the transaction took from the list and that nobody holds for it. */
+static struct thr_pages not_held(const struct thr_conn *conn, const struct thr_plan *plan)
+{
+    return (struct thr_pages){.at = conn->taken.at + plan->taken_held, .count = conn->taken.count - plan->taken_held};
+}
+
 /* Take what the plan needs of the common space. commit_lock. */
 static int claim_space(struct thr_conn *conn, const struct thr_plan *plan)
 {
     struct thr_shm *shm = &conn->db->shm;
     uint32_t page_size = conn->db->heap.page_size, end = thr_stripe_end(&conn->stripe, conn->page_count);
+    struct thr_pages pages = not_held(conn, plan);
     int rc;
 
     if (plan->rewrite)
@@ -145,7 +152,7 @@ static int claim_space(struct thr_conn *conn, const struct thr_plan *plan)
         if (conn->claimed_end == THR_END_TAKEN)
             return lost(conn, THR_CONFLICT_SPACE, 0);
     }
-    if (!conn->stripe.own && conn->taken.count > 0 && !thr_space_claim_pool(shm, &conn->taken, page_size)) {
+    if (pages.count > 0 && !thr_space_claim_pool(shm, &pages, page_size)) {
         if (plan->page_count > end)
             thr_space_unclaim_end(shm, end + 1, plan->page_count, page_size, conn->claimed_end);
         return lost(conn, THR_CONFLICT_SPACE, 0);
@@ -157,13 +164,14 @@ static void unclaim_space(struct thr_conn *conn, const struct thr_plan *plan)
 {
     struct thr_shm *shm = &conn->db->shm;
     uint32_t end = thr_stripe_end(&conn->stripe, conn->page_count);
+    struct thr_pages pages = not_held(conn, plan);
 
     if (plan->rewrite)
         return;
     if (plan->page_count > end)
         thr_space_unclaim_end(shm, end + 1, plan->page_count, conn->db->heap.page_size, conn->claimed_end);
-    if (!conn->stripe.own && conn->taken.count > 0)
-        thr_space_unclaim_pool(shm, &conn->taken, conn->db->heap.page_size);
+    if (pages.count > 0)
+        thr_space_unclaim_pool(shm, &pages, conn->db->heap.page_size);
 }
 
 /* How many pages of (from, to] can hold anything. */
@@ -364,7 +372,7 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
         if (plan->rewrite)
             thr_chain_clear(&conn->stripe.chain);
         else
-            rc = thr_stripe_adopt(&conn->stripe, &conn->after);
+            rc = thr_stripe_adopt(&conn->stripe, &conn->after, &conn->taken);
     }
     conn->shown_first = conn->stripe.chain.first;
     conn->shown_layout = conn->stripe.chain.layout;
@@ -380,10 +388,12 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
 /* A transaction that used many pages will want many again. */
 static void adapt_stripe(struct thr_conn *conn, const struct thr_plan *plan)
 {
-    uint32_t used = conn->taken.count, want = conn->stripe.want;
+    uint32_t used = conn->taken.count, want = conn->stripe.want, appended = 0;
 
     if (plan->page_count > conn->page_count && !plan->rewrite)
-        used += plan->page_count - conn->page_count;
+        appended = plan->page_count - conn->page_count;
+    conn->stripe.appends = appended > conn->stripe.appends / 8 ? appended : conn->stripe.appends / 8;
+    used += appended;
     if (used > want / 2)
         want = used * 2 < THR_STRIPE_MAX ? used * 2 : THR_STRIPE_MAX;
     else if (want > THR_STRIPE_FIRST && used * 8 < want)

@@ -107,6 +107,45 @@ static int all_free(struct thr_conn *conn, uint32_t first, struct thr_pages *to)
     return rc;
 }
 
+/* First the pages that are in the pool, in trunks of their own: a writer takes them in this order, and others hold the
+ * rest. That may change, and is not relied upon. `pages` begins with the first trunk, which the pager knows. */
+static int make_list(struct thr_conn *conn, const struct thr_pages *pages)
+{
+    uint32_t usable_size = atomic_load_explicit(&conn->db->usable_size, memory_order_relaxed);
+    struct thr_pages to_have = {0}, of_others = {0};
+    int rc = SQLITE_OK;
+
+    for (uint32_t i = 0; i < pages->count && rc == SQLITE_OK; i++)
+        rc = thr_pages_add(i > 0 && thr_space_is_taken(&conn->db->shm, pages->at[i]) ? &of_others : &to_have,
+                           pages->at[i]);
+    thr_chain_clear(&conn->stripe.chain);
+    conn->stripe.mixed = of_others.count > 0;
+    if (rc == SQLITE_OK)
+        rc = thr_chain_add(&conn->stripe.chain, to_have.at, to_have.count, THR_TRUNK_LEAVES, usable_size);
+    if (rc == SQLITE_OK)
+        rc = thr_chain_add(&conn->stripe.chain, of_others.at, of_others.count, UINT32_MAX, usable_size);
+    thr_os_free(to_have.at);
+    thr_os_free(of_others.at);
+    return rc;
+}
+
+int thr_page_list_pool(struct thr_conn *conn)
+{
+    struct thr_pages pages = {0};
+    uint32_t kept = 0;
+    int rc = all_free(conn, 0, &pages);
+
+    for (uint32_t i = 0; i < pages.count; i++)
+        if (!thr_space_is_taken(&conn->db->shm, pages.at[i]))
+            pages.at[kept++] = pages.at[i];
+    thr_chain_clear(&conn->stripe.chain);
+    if (rc == SQLITE_OK)
+        rc = thr_chain_add(&conn->stripe.chain, pages.at, kept, THR_TRUNK_LEAVES,
+                           atomic_load_explicit(&conn->db->usable_size, memory_order_relaxed));
+    thr_os_free(pages.at);
+    return rc;
+}
+
 int thr_page_build_list(struct thr_conn *conn)
 {
     struct thr_chain *chain = &conn->stripe.chain;
@@ -123,8 +162,7 @@ int thr_page_build_list(struct thr_conn *conn)
                  ? SQLITE_BUSY_SNAPSHOT
                  : SQLITE_CORRUPT;
     if (rc == SQLITE_OK)
-        rc = thr_chain_make(chain, pages.at, pages.count,
-                            atomic_load_explicit(&conn->db->usable_size, memory_order_relaxed));
+        rc = make_list(conn, &pages);
     thr_os_free(pages.at);
     chain->layout = layout; /* the pager has seen nothing of it before */
     if (rc == SQLITE_CORRUPT)

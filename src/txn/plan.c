@@ -50,6 +50,7 @@ static int plan_list(struct thr_conn *conn, struct thr_plan *plan)
     plan->list_changed = true;
     rc = thr_chain_diff(before, plan->first_trunk, plan->free_count, plan->page_count, read_trunk, conn,
                         plan->usable_size, &conn->after, &conn->taken, &conn->freed);
+    plan->taken_held = thr_stripe_count_held(&conn->stripe, &conn->taken);
     if (rc == SQLITE_CORRUPT)
         thr_log(rc, "throng: a transaction on %s left a free list that does not add up; it is rolled back",
                 conn->db->path);

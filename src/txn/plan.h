@@ -14,6 +14,7 @@ struct thr_plan {
     bool resize;       /* a rewrite that changes the page size, too */
     bool made_up;      /* the list of free pages that the pager saw was made up for it */
     bool list_changed;
+    uint32_t taken_held;        /* so many of the pages that it took, the first ones, are held by the connection */
     uint32_t page_count;        /* of the pager's view, in pages of the present size */
     uint32_t record_page_count; /* for a resize: what the record says, else 0 */
     uint32_t free_count;

@@ -172,6 +172,7 @@ struct thr_conn {
     bool wants_stripe; /* it has written before, or is about to */
     bool may_write;    /* the transaction at hand may write, as far as its first statement tells */
     bool shows_all;    /* the transaction that begins counts pages: without a stripe */
+    bool shows_pool;   /* the view that begins has the free pages that nobody holds, and no others */
     bool ran_out;      /* a commit failed because pages that it used were given to others */
     struct thr_frames frames;
     struct thr_stripe stripe;
@@ -258,6 +259,8 @@ int thr_page_take_frame(struct thr_conn *conn, bool may_block, uint32_t *frame_o
 void thr_page_truncate(struct thr_conn *conn, uint32_t page_count);
 /* The list of all free pages, where the pager was only told of it so far. SQLITE_OK, SQLITE_NOMEM, SQLITE_CORRUPT. */
 int thr_page_build_list(struct thr_conn *conn);
+/* Instead: those that are in the pool. SQLITE_OK, SQLITE_NOMEM. */
+int thr_page_list_pool(struct thr_conn *conn);
 /* The page as the transaction found it, whatever it wrote since (for the rollback journal). */
 int thr_page_original(struct thr_conn *conn, uint32_t pgno, uint8_t *to);
 /* Bytes 24..39 of page 1, and the like. */

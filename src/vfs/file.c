@@ -217,7 +217,7 @@ static void statement_of(struct thr_main_file *file, bool *counts_out, struct th
 /* Else there is no need to look at texts: outside BEGIN a statement that only reads gets no stripe. */
 static bool may_show_stripe(const struct thr_main_file *file)
 {
-    return file->conn->stripe.own ||
+    return file->conn->stripe.part ||
            (file->conn->wants_stripe && file->db != NULL && !sqlite3_get_autocommit(*file->db));
 }
 

@@ -123,7 +123,7 @@ static bool shows_stripe(const struct thr_main_file *file)
 {
     const struct thr_conn *conn = file->conn;
 
-    return file->lock != SQLITE_LOCK_NONE && conn->stripe.own && !conn->stripe.borrowed &&
+    return file->lock != SQLITE_LOCK_NONE && conn->stripe.part &&
            (conn->page_count != conn->committed_count || conn->free_count != conn->committed_free);
 }
 

@@ -40,7 +40,7 @@ static void take_pages(void *ctx, const char *name)
         thread_start(take_thread, taker[i]);
     while (atomic_load(&refilled) < TAKERS && now_ms() - began_ms < PATIENCE_MS)
         sleep_ms(1);
-    CHECK_EQUAL(atomic_load(&refilled), TAKERS);
+    CHECK(atomic_load(&refilled) >= TAKERS);
 }
 
 /* Whoever frees pages without a stripe gives them to the pool: once, and not before they are counted there. */
