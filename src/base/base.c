@@ -6,8 +6,8 @@
 
 #include "../os/os.h"
 
-enum { MAP_OPEN, MAP_HELD, MAP_DONE }; /* map_lock: nobody mapped it yet; somebody does, or forks; it was tried */
-static const size_t ROOM_TO_GROW = (size_t)1 << 36, ROOM_LEAST = (size_t)1 << 24;
+enum { MAP_OPEN, MAP_HELD }; /* map_lock: held by a thread that maps a segment, or forks */
+enum { SHIFT_USUAL = 26, SHIFT_LEAST = 24, SHIFT_MAX = 40 }; /* of the first segment */
 
 int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset)
 {
@@ -25,64 +25,150 @@ int thr_base_read(struct thr_base *base, void *to, size_t bytes, int64_t offset)
     return SQLITE_OK;
 }
 
-static uint8_t *map_now(struct thr_base *base)
+static uint32_t segment_of(uint32_t shift, int64_t offset)
 {
-    uint32_t open = MAP_OPEN;
+    return 63u - (uint32_t)__builtin_clzll(((uint64_t)offset >> shift) + 1);
+}
+
+static size_t segment_start(uint32_t shift, uint32_t segment)
+{
+    return (((size_t)1 << segment) - 1) << shift;
+}
+
+static size_t segment_bytes(uint32_t shift, uint32_t segment)
+{
+    return (size_t)1 << (shift + segment);
+}
+
+/* How long the first segment is: all that the file has, and as much again. Where address space is limited, a quarter of
+ * what can be had: the rest is for others. */
+static int map_first(struct thr_base *base)
+{
+    int64_t bytes = atomic_load_explicit(&base->bytes, memory_order_acquire);
+    uint32_t wanted = SHIFT_USUAL, shift;
     void *at = NULL;
+    int rc;
+
+    while (wanted < SHIFT_MAX && (int64_t)1 << wanted < 2 * bytes)
+        wanted++;
+    for (shift = wanted; (rc = thr_os_map(base->fd, (size_t)1 << shift, false, &at)) == SQLITE_NOMEM; shift--)
+        if (shift == SHIFT_LEAST)
+            return rc;
+    if (rc == SQLITE_OK && shift < wanted && shift > SHIFT_LEAST) {
+        thr_os_unmap(at, (size_t)1 << shift);
+        shift = shift - 2 > SHIFT_LEAST ? shift - 2 : SHIFT_LEAST;
+        rc = thr_os_map(base->fd, (size_t)1 << shift, false, &at);
+    }
+    if (rc != SQLITE_OK)
+        return rc;
+    atomic_store_explicit(&base->at[0], (uint8_t *)at, memory_order_release);
+    atomic_store_explicit(&base->map_count, 1, memory_order_release);     /* pairs with thr_base_contains() */
+    atomic_store_explicit(&base->map_shift, shift, memory_order_release); /* pairs with thr_base_fetch() */
+    return SQLITE_OK;
+}
+
+/* Map the segment that `offset` is in, unless another thread is mapping one, or it could not be mapped before: then the
+ * caller reads instead. */
+static void map_more(struct thr_base *base, int64_t offset)
+{
+    uint32_t open = MAP_OPEN, shift, segment = 0;
+    void *at = NULL;
+    int rc = SQLITE_OK;
 
     if (!atomic_compare_exchange_strong_explicit(&base->map_lock, &open, MAP_HELD, memory_order_acquire,
                                                  memory_order_relaxed))
-        return NULL; /* somebody is mapping it, or it could not be mapped: read instead */
-    base->map_bytes = (size_t)atomic_load_explicit(&base->bytes, memory_order_acquire) + ROOM_TO_GROW;
-    if (thr_os_map_some(base->fd, &base->map_bytes, ROOM_LEAST, 4, false, &at) != SQLITE_OK)
-        at = NULL;
-    atomic_store_explicit(&base->at, (uint8_t *)at, memory_order_release);  /* pairs with thr_base_fetch() */
-    atomic_store_explicit(&base->map_lock, MAP_DONE, memory_order_release); /* pairs with thr_base_before_fork() */
-    return at;
+        return;
+    if (atomic_load_explicit(&base->map_shift, memory_order_relaxed) == 0)
+        rc = map_first(base);
+    shift = atomic_load_explicit(&base->map_shift, memory_order_relaxed);
+    if (rc == SQLITE_OK)
+        segment = segment_of(shift, offset);
+    if (rc == SQLITE_OK && segment < THR_BASE_SEGMENTS &&
+        atomic_load_explicit(&base->at[segment], memory_order_relaxed) == NULL &&
+        (rc = thr_os_map_at(base->fd, (int64_t)segment_start(shift, segment), segment_bytes(shift, segment), false,
+                            false, &at)) == SQLITE_OK) {
+        atomic_store_explicit(&base->at[segment], (uint8_t *)at,
+                              memory_order_release); /* pairs with thr_base_fetch() */
+        if (segment >= atomic_load_explicit(&base->map_count, memory_order_relaxed))
+            atomic_store_explicit(&base->map_count, segment + 1, memory_order_release); /* thr_base_contains() */
+    }
+    if (rc != SQLITE_OK)
+        atomic_store_explicit(&base->map_failed, segment + 1, memory_order_relaxed);
+    atomic_store_explicit(&base->map_lock, MAP_OPEN, memory_order_release); /* pairs with thr_base_before_fork() */
 }
 
 void thr_base_before_fork(struct thr_base *base)
 {
-    uint32_t state = MAP_OPEN;
+    uint32_t open = MAP_OPEN;
 
-    while (!atomic_compare_exchange_strong_explicit(&base->map_lock, &state, MAP_HELD, memory_order_acquire,
-                                                    memory_order_acquire)) {
-        if (state == MAP_DONE)
-            return;
-        state = MAP_OPEN;
+    while (!atomic_compare_exchange_strong_explicit(&base->map_lock, &open, MAP_HELD, memory_order_acquire,
+                                                    memory_order_relaxed)) {
+        open = MAP_OPEN;
         thr_os_yield();
     }
 }
 
 void thr_base_after_fork(struct thr_base *base)
 {
-    if (atomic_load_explicit(&base->map_lock, memory_order_relaxed) == MAP_HELD) /* by thr_base_before_fork() */
-        atomic_store_explicit(&base->map_lock, MAP_OPEN, memory_order_release);  /* pairs with map_now() */
+    atomic_store_explicit(&base->map_lock, MAP_OPEN, memory_order_release); /* pairs with map_more() */
 }
 
 void thr_base_abandon(struct thr_base *base)
 {
-    thr_os_map_zeros(atomic_load_explicit(&base->at, memory_order_relaxed), base->map_bytes);
+    uint32_t shift = atomic_load_explicit(&base->map_shift, memory_order_relaxed);
+
+    for (uint32_t i = 0; i < atomic_load_explicit(&base->map_count, memory_order_relaxed); i++)
+        thr_os_map_zeros(atomic_load_explicit(&base->at[i], memory_order_relaxed), segment_bytes(shift, i));
     thr_os_close(base->fd);
     base->fd = -1;
 }
 
+static const uint8_t *find(const struct thr_base *base, size_t bytes, int64_t offset)
+{
+    uint32_t shift = atomic_load_explicit(&base->map_shift, memory_order_acquire); /* pairs with map_first() */
+    uint32_t segment;
+    const uint8_t *at;
+
+    if (shift == 0 || (segment = segment_of(shift, offset)) >= THR_BASE_SEGMENTS ||
+        (at = atomic_load_explicit(&base->at[segment], memory_order_acquire)) == NULL || /* pairs with map_more() */
+        (size_t)offset + bytes > segment_start(shift, segment) + segment_bytes(shift, segment))
+        return NULL;
+    return at + ((size_t)offset - segment_start(shift, segment));
+}
+
+/* Whether there was no address space for the segment that `offset` is in. */
+static bool has_failed(const struct thr_base *base, int64_t offset)
+{
+    uint32_t failed = atomic_load_explicit(&base->map_failed, memory_order_relaxed);
+    uint32_t shift = atomic_load_explicit(&base->map_shift, memory_order_acquire);
+
+    return failed != 0 && (shift == 0 || segment_of(shift, offset) + 1 >= failed);
+}
+
 const uint8_t *thr_base_fetch(struct thr_base *base, size_t bytes, int64_t offset)
 {
-    uint8_t *at = atomic_load_explicit(&base->at, memory_order_acquire);
+    const uint8_t *at;
 
     if (offset + (int64_t)bytes > atomic_load_explicit(&base->bytes, memory_order_acquire))
         return NULL;
-    if (at == NULL && (at = map_now(base)) == NULL)
-        return NULL;
-    return (size_t)offset + bytes <= base->map_bytes ? at + offset : NULL;
+    if ((at = find(base, bytes, offset)) != NULL || has_failed(base, offset))
+        return at;
+    map_more(base, offset);
+    return find(base, bytes, offset);
 }
 
 bool thr_base_contains(const struct thr_base *base, const void *at)
 {
-    uintptr_t from = (uintptr_t)atomic_load_explicit(&base->at, memory_order_acquire);
+    uint32_t count = atomic_load_explicit(&base->map_count, memory_order_acquire); /* pairs with map_more() */
+    uint32_t shift = atomic_load_explicit(&base->map_shift, memory_order_relaxed);
 
-    return from != 0 && (uintptr_t)at >= from && (uintptr_t)at - from < base->map_bytes;
+    for (uint32_t i = 0; i < count; i++) {
+        uintptr_t from = (uintptr_t)atomic_load_explicit(&base->at[i], memory_order_acquire);
+
+        if (from != 0 && (uintptr_t)at >= from && (uintptr_t)at - from < segment_bytes(shift, i))
+            return true;
+    }
+    return false;
 }
 
 int thr_base_write(struct thr_base *base, const void *from, size_t bytes, int64_t offset)
@@ -106,9 +192,15 @@ int thr_base_truncate(struct thr_base *base, int64_t bytes)
 
 void thr_base_close(struct thr_base *base)
 {
-    uint8_t *at = atomic_load_explicit(&base->at, memory_order_acquire);
+    uint32_t shift = atomic_load_explicit(&base->map_shift, memory_order_relaxed);
 
-    if (at != NULL)
-        thr_os_unmap(at, base->map_bytes);
-    atomic_store_explicit(&base->at, NULL, memory_order_relaxed);
+    for (uint32_t i = 0; i < atomic_load_explicit(&base->map_count, memory_order_relaxed); i++) {
+        uint8_t *at = atomic_load_explicit(&base->at[i], memory_order_relaxed);
+
+        if (at != NULL)
+            thr_os_unmap(at, segment_bytes(shift, i));
+        atomic_store_explicit(&base->at[i], NULL, memory_order_relaxed);
+    }
+    atomic_store_explicit(&base->map_count, 0, memory_order_relaxed);
+    atomic_store_explicit(&base->map_shift, 0, memory_order_relaxed);
 }

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define THR_BASE_SEGMENTS 24u
+
 /* What the file says, while it is in use, of the commits that its pages hold (src/ckpt/span.h). */
 struct thr_span {
     uint64_t identity; /* 0: it says nothing */
@@ -17,19 +19,23 @@ struct thr_span {
     int64_t trailer_at; /* 0: no trailer */
 };
 
-/*   field    writer                 guard
- *   bytes    checkpointer           atomic: size of the file, without the trailer and the first page that stand for a
- *                                   file in use
- *   span     checkpointer           checkpoint_lock
- *   at       first who fetches      map_lock, then atomic: the mapping lives until the file is closed
- *   map_lock                        enum in base.c */
+/*   field       writer                 guard
+ *   bytes       checkpointer           atomic: size of the file, without the trailer and the first page that stand for a
+ *                                      file in use
+ *   span        checkpointer           checkpoint_lock
+ *   at          first who fetches      map_lock, then atomic: a segment stays mapped until the file is closed
+ *   map_shift   first who fetches      map_lock, then atomic: log2 of the first segment's bytes; 0: none was mapped yet.
+ *                                      Each segment is twice as long as the one before
+ *   map_count   first who fetches      map_lock, then atomic: segments from this one on are not mapped
+ *   map_failed  first who fetches      atomic: from this segment on there was no address space; 0: there was
+ *   map_lock                           enum in base.c */
 struct thr_base {
     int fd;
     bool writable;
     _Atomic int64_t bytes;
     struct thr_span span;
-    _Atomic(uint8_t *) at;
-    size_t map_bytes;
+    _Atomic(uint8_t *) at[THR_BASE_SEGMENTS];
+    _Atomic uint32_t map_shift, map_count, map_failed;
     _Atomic uint32_t map_lock;
 };
 

@@ -19,7 +19,7 @@
 
 #define THR_CACHE_LINE 64
 #define THR_CHUNK_PAGES 32768u
-#define THR_CHUNK_MAX 131072u /* times 32,768 pages: all that a page number can say */
+#define THR_CHUNK_MAX 32768u /* times 32,768 pages: as many as SQLite can have */
 #define THR_SLOT_MAX 16384u
 #define THR_GATES 64u         /* queues for conflicts, by page number */
 #define THR_UNLINK_LOCKS 256u /* by page number */

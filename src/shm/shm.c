@@ -109,7 +109,7 @@ int thr_shm_slot_acquire(struct thr_shm *shm, uint32_t *index_out)
         if (atomic_load_explicit(&thr_shm_slot(shm, index)->state, memory_order_relaxed) == THR_SLOT_FREE)
             break;
     if (index == THR_SLOT_MAX) {
-        rc = SQLITE_FULL;
+        rc = SQLITE_CANTOPEN;
         goto done;
     }
     if (index == high && (rc = reserve(shm, THR_SLOTS_OFFSET + index * sizeof *slot, sizeof *slot)) != SQLITE_OK)

@@ -51,7 +51,8 @@ static inline struct thr_slot *thr_shm_slot(const struct thr_shm *shm, uint32_t 
     return (struct thr_slot *)(void *)(shm->at + THR_SLOTS_OFFSET) + index;
 }
 
-/* A slot of the caller's own. SQLITE_OK, SQLITE_FULL when all are taken or the disk is full, SQLITE_IOERR_*. */
+/* A slot of the caller's own. SQLITE_OK, SQLITE_CANTOPEN when all are taken, SQLITE_FULL when the disk is full,
+ * SQLITE_IOERR_*. */
 int thr_shm_slot_acquire(struct thr_shm *shm, uint32_t *index_out);
 void thr_shm_slot_release(struct thr_shm *shm, uint32_t index);
 

@@ -47,8 +47,11 @@ int thr_conn_open(struct thr_db *db, bool read_only, struct thr_conn **out)
     conn->read_only = read_only;
     conn->next = conn;
     conn->gate = -1;
-    if ((rc = thr_shm_slot_acquire(&db->shm, &conn->slot_index)) != SQLITE_OK)
+    if ((rc = thr_shm_slot_acquire(&db->shm, &conn->slot_index)) != SQLITE_OK) {
+        if (rc == SQLITE_CANTOPEN)
+            thr_log(rc, "throng: %s has %u connections, as many as it can have: close some", db->path, THR_SLOT_MAX);
         goto err_free;
+    }
     conn->slot = thr_shm_slot(&db->shm, conn->slot_index);
     conn->frames.shard = conn->slot_index;
     if (db->directory != NULL) {

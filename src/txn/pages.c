@@ -29,19 +29,47 @@ static int note_read(struct thr_conn *conn, uint32_t pgno)
     return rc;
 }
 
-/* A page of the database file: by its mapping if the user asked for one (then an I/O error is a signal, as with stock
- * SQLite), else by a read. Past what the snapshot has, a checkpoint may cut off the file at this moment. */
-static int read_base(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
+/* From now on, until it is given back, no checkpoint writes versions to the base file that our snapshot does not see.
+ * False: one is about to. */
+static bool hold_base(struct thr_conn *conn)
+{
+    struct thr_head *head = conn->db->shm.head;
+    uint32_t held = atomic_load_explicit(&conn->slot->pointers, memory_order_relaxed);
+
+    /* Announced before it is believed; the checkpointer does the same the other way round (pairs with pin()). */
+    atomic_store_explicit(&conn->slot->pointers, held + 1, held == 0 ? memory_order_seq_cst : memory_order_relaxed);
+    if (held > 0 || atomic_load_explicit(&head->passing_seq, memory_order_seq_cst) <= conn->snapshot)
+        return true;
+    atomic_store_explicit(&conn->slot->pointers, 0, memory_order_release);
+    return false;
+}
+
+static void unhold_base(struct thr_conn *conn)
+{
+    uint32_t held = atomic_load_explicit(&conn->slot->pointers, memory_order_relaxed);
+
+    THR_ASSERT(held > 0);
+    atomic_store_explicit(&conn->slot->pointers, held - 1, memory_order_release); /* pairs with pin() */
+}
+
+/* A page that the database file had when it was looked for, from the file's mapping, if the user asked for one (then an I/O
+ * error is a signal, as with stock SQLite). It is held meanwhile: a checkpointer that writes another version sees either
+ * that, and waits until the copy is done, or is seen by us. (To copy first and look at the chain again afterwards would not
+ * do: plain loads of the copy may be later than that look.) Past what the snapshot has, a checkpoint may cut off the file at
+ * this moment. False: read the file. */
+static bool copy_mapped(struct thr_conn *conn, uint32_t pgno, uint8_t *to, uint32_t *frame_out)
 {
     uint32_t page_size = thr_conn_page_size(conn);
     int64_t offset = (int64_t)(pgno - 1) * page_size;
-    const uint8_t *from;
+    const uint8_t *from = NULL;
 
-    if (pgno > conn->committed_count || offset + page_size > conn->map_limit ||
-        (from = thr_base_fetch(&conn->db->base, page_size, offset)) == NULL)
-        return thr_base_read(&conn->db->base, to, page_size, offset);
-    memcpy(to, from, page_size);
-    return SQLITE_OK;
+    if (pgno > conn->committed_count || offset + page_size > conn->map_limit || !hold_base(conn))
+        return false;
+    *frame_out = thr_version_find(&conn->db->heap, pgno, conn->snapshot, NULL);
+    if (*frame_out == 0 && (from = thr_base_fetch(&conn->db->base, page_size, offset)) != NULL)
+        memcpy(to, from, page_size);
+    unhold_base(conn);
+    return *frame_out != 0 || from != NULL;
 }
 
 int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
@@ -50,14 +78,16 @@ int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, co
     uint32_t frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
     int rc;
 
-    if (frame == 0) {
-        if ((rc = read_base(conn, pgno, buffer)) != SQLITE_OK)
+    if (frame == 0 && !copy_mapped(conn, pgno, buffer, &frame)) {
+        uint32_t page_size = thr_conn_page_size(conn);
+
+        if ((rc = thr_base_read(&conn->db->base, buffer, page_size, (int64_t)(pgno - 1) * page_size)) != SQLITE_OK)
             return rc;
-        if (pgno == 1)
-            thr_page1_unmark(buffer);
         /* A checkpoint may have written a newer version under us; then the one that was there is in the chain now. */
         frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
     }
+    if (frame == 0 && pgno == 1)
+        thr_page1_unmark(buffer);
     *out = frame == 0 ? buffer : thr_heap_page(heap, frame);
     return SQLITE_OK;
 }
@@ -307,29 +337,6 @@ int thr_page_read(struct thr_conn *conn, void *to, size_t bytes, int64_t offset,
         bytes -= part;
     }
     return SQLITE_OK;
-}
-
-/* From now on, until it is given back, no checkpoint writes versions to the base file that our snapshot does not see.
- * False: one is about to. */
-static bool hold_base(struct thr_conn *conn)
-{
-    struct thr_head *head = conn->db->shm.head;
-    uint32_t held = atomic_load_explicit(&conn->slot->pointers, memory_order_relaxed);
-
-    /* Announced before it is believed; the checkpointer does the same the other way round (pairs with pin()). */
-    atomic_store_explicit(&conn->slot->pointers, held + 1, held == 0 ? memory_order_seq_cst : memory_order_relaxed);
-    if (held > 0 || atomic_load_explicit(&head->passing_seq, memory_order_seq_cst) <= conn->snapshot)
-        return true;
-    atomic_store_explicit(&conn->slot->pointers, 0, memory_order_release);
-    return false;
-}
-
-static void unhold_base(struct thr_conn *conn)
-{
-    uint32_t held = atomic_load_explicit(&conn->slot->pointers, memory_order_relaxed);
-
-    THR_ASSERT(held > 0);
-    atomic_store_explicit(&conn->slot->pointers, held - 1, memory_order_release); /* pairs with pin() */
 }
 
 void thr_page_unfetch(struct thr_conn *conn, const void *page)

@@ -129,7 +129,7 @@ static void slots_are_had_once(void **state)
     }
 }
 
-/* Property: when all slots are taken the next is SQLITE_FULL, and one given back is enough to go on. */
+/* Property: when all slots are taken the next is refused, not as a full disk,, and one given back is enough to go on. */
 static void too_many_connections_are_refused(void **state)
 {
     uint32_t slot, again;
@@ -143,11 +143,11 @@ static void too_many_connections_are_refused(void **state)
     atomic_store(&shm.head->slot_high, THR_SLOT_MAX - 1);
     assert_int_equal(thr_shm_slot_acquire(&shm, &slot), SQLITE_OK);
     assert_int_equal(slot, THR_SLOT_MAX - 1);
-    assert_int_equal(thr_shm_slot_acquire(&shm, &again), SQLITE_FULL);
+    assert_int_equal(thr_shm_slot_acquire(&shm, &again), SQLITE_CANTOPEN);
     thr_shm_slot_release(&shm, 777);
     assert_int_equal(thr_shm_slot_acquire(&shm, &again), SQLITE_OK);
     assert_int_equal(again, 777);
-    assert_int_equal(thr_shm_slot_acquire(&shm, &again), SQLITE_FULL);
+    assert_int_equal(thr_shm_slot_acquire(&shm, &again), SQLITE_CANTOPEN);
 }
 
 static void *acquire_and_release(void *ctx)
