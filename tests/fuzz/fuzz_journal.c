@@ -167,7 +167,7 @@ static void put_entry(const uint8_t *input, const struct archive_entry *entry, s
     default:
         archive_write(at, input, entry);
         if (strncmp(entry->name, "log-", 4) == 0 && (file = work_read(at, &bytes)) != NULL) {
-            scene->our_log = scene->our_log || thr_segment_check(file, bytes);
+            scene->our_log = scene->our_log || thr_segment_check(file, bytes, 0);
             free(file);
         }
     }

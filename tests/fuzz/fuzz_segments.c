@@ -17,6 +17,7 @@
 #include <xxhash.h>
 
 #include "archive.h"
+#include "home.h"
 #include "log.h"
 #include "mutate.h"
 #include "os.h"
@@ -119,6 +120,16 @@ static int recover(struct thr_base *base)
     return rc;
 }
 
+static int remove_directory(void)
+{
+    struct thr_home home;
+    int rc = thr_home_take(DIRECTORY, 0600, &home);
+
+    if (rc == SQLITE_OK)
+        rc = thr_home_remove(DIRECTORY, &home);
+    return rc;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 {
     struct thr_base base = {.fd = -1};
@@ -136,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
     rc = recover(&base);
     switch (rc & 0xff) {
     case SQLITE_OK:
-        FUZZ_CHECK((rc = thr_recover_remove(DIRECTORY)) == SQLITE_OK && access(DIRECTORY, F_OK) != 0, "remove: %d", rc);
+        FUZZ_CHECK((rc = remove_directory()) == SQLITE_OK && access(DIRECTORY, F_OK) != 0, "remove: %d", rc);
         break;
     case SQLITE_CORRUPT:
     case SQLITE_CANTOPEN:

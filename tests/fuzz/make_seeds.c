@@ -133,7 +133,7 @@ static void add_segment(enum archive_kind kind, const char *directory, uint64_t 
     if ((segment = work_read(path, &bytes)) == NULL)
         return;
     at = seal_records_at(segment, bytes);
-    if (!thr_segment_check(segment, bytes))
+    if (!thr_segment_check(segment, bytes, 0))
         at = 0;
     for (; at > 0 && (end = seal_record_end(segment, bytes, at)) != 0; at = end) {
         memcpy(&head, segment + at, sizeof head);
