@@ -365,8 +365,11 @@ static int piece(struct thr_db *db, uint32_t times, bool pass, bool may_block, b
     THR_ASSERT(db->checkpoint_page == 0 || db->checkpoint_durable == thr_db_is_safe(db));
     if (db->checkpoint_page == 0 && may_block) {
         cycle_begin(db, live, pass);
-        if (db->checkpoint_target <= atomic_load_explicit(&head->horizon, memory_order_relaxed)) {
-            db->checkpoint_page = 0; /* the oldest snapshot holds everything back */
+        /* The oldest snapshot holds everything back. Or the file was written past it, and then the horizon could not be:
+         * as of an older commit its pages must not be written any more. */
+        if (db->checkpoint_target <= atomic_load_explicit(&head->horizon, memory_order_relaxed) ||
+            db->checkpoint_target < db->base.span.low) {
+            db->checkpoint_page = 0;
             *done_out = true;
         }
     }

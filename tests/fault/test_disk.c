@@ -192,12 +192,39 @@ static void a_checkpoint_may_fail(void **state)
     }
 }
 
+/* A checkpoint that passed an old snapshot wrote the file, and then could not say so in the directory. The next one, which
+ * waits for old snapshots, must not make the file older than it says it is. */
+static void the_file_never_gets_older(void **state)
+{
+    static const char *const LEVELS[] = {"OFF", "NORMAL"};
+    struct fault_rule rule = {.call = THR_OS_WRITE, .path = "horizon", .nth = 1, .count = 1, .err = EIO};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        sqlite3 *db = create("older", "checkpoint_bytes=20000", LEVELS[i]), *reader = open_again();
+
+        db_exec(db, "PRAGMA wal_checkpoint; INSERT INTO t(x) VALUES(1)");
+        db_exec(reader, "BEGIN");
+        CHECK_EQUAL(db_int(reader, "SELECT count(*) FROM t"), 1);
+        db_exec(db, "UPDATE t SET x=2");
+        (void)fault_add(&rule);
+        (void)db_try(db, "PRAGMA wal_checkpoint(TRUNCATE)");
+        CHECK_EQUAL(fault_rule_hits(0), 1);
+        for (int k = 0; k < 20; k++)
+            db_exec(db, "INSERT INTO t(x) VALUES(randomblob(20000))");
+        CHECK_EQUAL(db_int(reader, "SELECT x FROM t"), 1);
+        db_exec(reader, "COMMIT");
+        db_close(reader);
+        check_rows(db, 21);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_sync_is_final), cmocka_unit_test(space_runs_out_and_comes_back),
         cmocka_unit_test(closed_without_room),    cmocka_unit_test(no_fallocate),
-        cmocka_unit_test(a_checkpoint_may_fail),
+        cmocka_unit_test(a_checkpoint_may_fail),  cmocka_unit_test(the_file_never_gets_older),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
