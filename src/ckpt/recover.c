@@ -68,6 +68,8 @@ static int measure_begin(void *ctx, const uint8_t *segment, const struct thr_seg
     if (head->page_count > THR_PAGE_MAX || head->page_size > 65536 || (head->page_size & (head->page_size - 1)) != 0 ||
         (head->page_size < 512 && (head->page_size | head->page_count) != 0))
         return SQLITE_CORRUPT;
+    if (head->first_seq == 0 || head->first_seq > THR_IDENTITY_MASK / 2) /* more than page 1 has room for */
+        return SQLITE_CORRUPT;
     for (uint32_t i = 0; i < head->run_count; i++)
         if (runs[i].first < 2 || runs[i].first > head->page_count ||
             runs[i].count > head->page_count - runs[i].first + 1)

@@ -628,6 +628,36 @@ static void lies_with_right_hashes_do_not_crash(void **state)
     }
 }
 
+/* Property (I8): so do those about the sequence that a segment begins with. */
+static void sequences_that_cannot_be_are_refused(void **state)
+{
+    static const uint64_t FIRST[] = {0, UINT64_C(1) << 47, UINT64_MAX};
+    char path[PATH_MAX];
+
+    (void)state;
+    make_crashed(512, 3, 100, true);
+    read_log();
+    (void)snprintf(path, sizeof path, "%s/b.db-journal/log-%" PRIu64, dir, segments[0]);
+    for (size_t i = 0; i < sizeof FIRST / sizeof *FIRST; i++) {
+        struct thr_segment_head head;
+        struct thr_recovery out;
+        size_t bytes;
+        uint8_t *file;
+        int fd;
+
+        copy("a", "b");
+        file = read_file(path, &bytes);
+        memcpy(&head, file, sizeof head);
+        head.first_seq = FIRST[i];
+        head.head_hash = XXH3_64bits_withSeed(&head, offsetof(struct thr_segment_head, head_hash), identity);
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, &head, sizeof head, 0), sizeof head);
+        (void)close(fd);
+        free(file);
+        assert_int_equal(recover("b", &out), SQLITE_CORRUPT);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -640,6 +670,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_teardown(recovery_survives_every_failing_call, after_each),
         cmocka_unit_test_teardown(a_foreign_or_damaged_directory_is_seen, after_each),
         cmocka_unit_test_teardown(lies_with_right_hashes_do_not_crash, after_each),
+        cmocka_unit_test_teardown(sequences_that_cannot_be_are_refused, after_each),
     };
 
     if (argc > 1)
