@@ -11,7 +11,8 @@
 #include "../log/home.h"
 #include "../os/os.h"
 
-static const uint64_t PATIENCE_NS = 60000000000;
+enum { TRIES = 20 };
+static const uint64_t PATIENCE_NS = 60000000000, PAUSE_NS = 10000000;
 
 /* A directory, a pipe or a link is not ours, whatever its name: it must not be opened. */
 static int is_file(const char *directory, const char *name, bool *out)
@@ -146,7 +147,7 @@ int thr_piece_open(const struct thr_scan *scan, uint64_t number, struct thr_piec
     return rc;
 }
 
-static bool group_took_place(const char *directory, const uint8_t *record);
+static int group_took_place(const char *directory, const uint8_t *record, bool *out);
 
 int thr_scan_each(const struct thr_scan *scan,
                   int (*begin)(void *ctx, const uint8_t *segment, const struct thr_segment_head *head),
@@ -156,6 +157,7 @@ int thr_scan_each(const struct thr_scan *scan,
     struct thr_record_head record;
     struct thr_piece piece;
     uint64_t number = 0, seq = 0, at;
+    bool counts = true;
     int rc = SQLITE_OK;
 
     for (size_t i = 0; i < scan->count && rc == SQLITE_OK; i++) {
@@ -178,7 +180,8 @@ int thr_scan_each(const struct thr_scan *scan,
              rc == SQLITE_OK && thr_record_check(piece.at + at, piece.bytes - at, piece.head.salt, seq);
              at += record.bytes, seq++) {
             memcpy(&record, piece.at + at, sizeof record);
-            if (resolve && (record.flags & THR_RECORD_GROUP) != 0 && !group_took_place(scan->directory, piece.at + at))
+            if (resolve && (record.flags & THR_RECORD_GROUP) != 0 &&
+                ((rc = group_took_place(scan->directory, piece.at + at, &counts)) != SQLITE_OK || !counts))
                 break; /* the others never committed: neither did we. It can only be the last record */
             rc = fn(ctx, piece.at + at, &record);
         }
@@ -215,103 +218,131 @@ static int search_record(void *ctx, const uint8_t *record, const struct thr_reco
     return SQLITE_OK;
 }
 
-/* Did the commit that this record is part of take place? */
-static bool group_took_place(const char *directory, const uint8_t *record)
+/* Its database may be in use: then its files come and go meanwhile. */
+static int look_for(struct group_search *search, const char *coordinator)
+{
+    int rc = SQLITE_OK;
+
+    for (int i = 0; i < TRIES; i++) {
+        struct thr_scan scan = {0};
+
+        if (i > 0)
+            thr_os_sleep_ns(PAUSE_NS);
+        if ((rc = thr_scan_open(coordinator, &scan)) == SQLITE_OK)
+            rc = thr_scan_each(&scan, search_begin, search_record, search, false);
+        thr_scan_close(&scan);
+        if (search->decided || rc == SQLITE_NOTFOUND) /* there is none: it would have told us before it went */
+            rc = SQLITE_OK;
+        if (rc == SQLITE_OK)
+            break;
+    }
+    return rc;
+}
+
+/* Did the commit that this record is part of take place? That the coordinator's log cannot be read is no answer. */
+static int group_took_place(const char *directory, const uint8_t *record, bool *out)
 {
     struct group_search search = {.decided = false};
-    struct thr_scan scan = {0};
     struct thr_group_head group_head;
     struct thr_record_head head;
     const char *coordinator;
     const uint8_t *group;
     size_t bytes;
+    int rc;
 
     memcpy(&head, record, sizeof head);
-    if (head.decided != 0)
-        return true;
+    if ((*out = head.decided != 0))
+        return SQLITE_OK;
     if ((group = thr_record_group(record, &bytes)) == NULL || (coordinator = thr_group_path(group, bytes, 0)) == NULL)
-        return false;
+        return SQLITE_OK;
     memcpy(&group_head, group, sizeof group_head);
     if (group_head.coordinator != 0 || strcmp(coordinator, directory) == 0)
-        return false;
+        return SQLITE_OK;
     memcpy(search.id, group_head.id, sizeof search.id);
-    if (thr_scan_open(coordinator, &scan) == SQLITE_OK)
-        thr_scan_each(&scan, search_begin, search_record, &search, false);
-    thr_scan_close(&scan);
-    return search.decided;
+    if ((rc = look_for(&search, coordinator)) != SQLITE_OK)
+        thr_log(rc, "throng: %s cannot be read: it says whether the last commit in %s took place", coordinator,
+                directory);
+    *out = search.decided;
+    return rc;
 }
 
-static void decide(const struct thr_scan *scan, uint64_t number, uint64_t record_at)
+static int decide(const struct thr_scan *scan, uint64_t number, uint64_t record_at)
 {
     const uint64_t one = 1;
     char *path = thr_log_path(scan->directory, number);
-    int fd;
+    int fd = -1, rc = SQLITE_NOMEM;
 
-    if (path != NULL && thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_INSIDE, 0, &fd, NULL) == SQLITE_OK) {
-        thr_os_write(fd, &one, sizeof one, (int64_t)(record_at + offsetof(struct thr_record_head, decided)));
-        thr_os_sync(fd);
+    if (path != NULL && (rc = thr_os_open(path, THR_OPEN_WRITE | THR_OPEN_INSIDE, 0, &fd, NULL)) == SQLITE_OK) {
+        rc = thr_os_write(fd, &one, sizeof one, (int64_t)(record_at + offsetof(struct thr_record_head, decided)));
+        if (rc == SQLITE_OK)
+            rc = thr_os_sync(fd);
         thr_os_close(fd);
     }
     thr_os_free(path);
+    return rc;
 }
 
 /* Is there a record of this group in another database's log that is not decided? `write`: that is held; mark it. */
-static bool pass_on_to(const char *directory, const uint8_t *id, bool write)
+static int pass_on_to(const char *directory, const uint8_t *id, bool write, bool *found_out)
 {
     struct thr_scan scan = {0};
     struct thr_piece piece;
-    bool found = false;
+    int rc = thr_scan_open(directory, &scan);
 
-    if (thr_scan_open(directory, &scan) != SQLITE_OK)
-        goto done;
-    for (size_t i = 0; i < scan.count; i++) {
+    *found_out = false;
+    for (size_t i = 0; i < scan.count && rc == SQLITE_OK; i++) {
         struct thr_record_head record;
         const uint8_t *group;
         uint64_t seq;
         size_t bytes;
 
-        if (thr_piece_open(&scan, scan.numbers[i], &piece) != SQLITE_OK || piece.at == NULL)
+        if ((rc = thr_piece_open(&scan, scan.numbers[i], &piece)) != SQLITE_OK || piece.at == NULL)
             continue;
         seq = piece.head.first_seq;
         for (uint64_t at = piece.head.records_at;
-             thr_record_check(piece.at + at, piece.bytes - at, piece.head.salt, seq); at += record.bytes, seq++) {
+             rc == SQLITE_OK && thr_record_check(piece.at + at, piece.bytes - at, piece.head.salt, seq);
+             at += record.bytes, seq++) {
             memcpy(&record, piece.at + at, sizeof record);
             if ((record.flags & THR_RECORD_GROUP) == 0 || record.decided != 0 ||
                 (group = thr_record_group(piece.at + at, &bytes)) == NULL || memcmp(group, id, 16) != 0)
                 continue;
-            found = true;
+            *found_out = true;
             if (write)
-                decide(&scan, scan.numbers[i], at);
+                rc = decide(&scan, scan.numbers[i], at);
         }
         thr_piece_close(&piece);
     }
-done:
     thr_scan_close(&scan);
-    return found;
+    return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc; /* no such directory: that database was recovered */
 }
 
 /* A database whose directory is held was recovered before, and has nothing of the group; or it is being recovered at this
- * moment, and our log must stay until that is done. */
+ * moment, and our log must stay until that is done. It must stay as well if the other one cannot be told. */
 static int pass_on_patiently(const char *directory, const uint8_t *id)
 {
     uint64_t began_ns = thr_os_now_ns();
     struct thr_home home;
+    bool found = false;
     int rc;
 
     while ((rc = thr_home_take(directory, 0600, &home)) == SQLITE_BUSY) {
-        if (!pass_on_to(directory, id, false))
+        if (pass_on_to(directory, id, false, &found) == SQLITE_OK && !found)
             return SQLITE_OK;
         if (thr_os_now_ns() - began_ns > PATIENCE_NS) {
             thr_log(SQLITE_BUSY, "throng: %s waits for a commit of this database, and is in use", directory);
             return SQLITE_BUSY;
         }
-        thr_os_sleep_ns(10000000);
+        thr_os_sleep_ns(PAUSE_NS);
     }
     if (rc == SQLITE_OK) {
-        pass_on_to(directory, id, true);
+        rc = pass_on_to(directory, id, true, &found);
         thr_home_let_go(&home, true);
+    } else if (pass_on_to(directory, id, false, &found) == SQLITE_OK && !found) {
+        rc = SQLITE_OK; /* it was recovered, or has nothing to be told */
     }
-    return SQLITE_OK; /* no such directory: that database was recovered */
+    if (rc != SQLITE_OK)
+        thr_log(rc, "throng: %s waits for a commit of this database, and cannot be written", directory);
+    return rc;
 }
 
 static int pass_on_record(void *ctx, const uint8_t *record, const struct thr_record_head *head)

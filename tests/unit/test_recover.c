@@ -628,6 +628,64 @@ static void lies_with_right_hashes_do_not_crash(void **state)
     }
 }
 
+/* In a child process: a commit of two databases, and death when the first one has it and the second one waits to be told. */
+static void make_crashed_group(void)
+{
+    char path[PATH_MAX];
+    sqlite3 *db;
+    int status;
+    pid_t child;
+
+    if ((child = fork()) == 0) {
+        (void)snprintf(path, sizeof path, "%s/a.db", dir);
+        if (throng_register(0) != SQLITE_OK ||
+            sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "throng") != SQLITE_OK)
+            _exit(3);
+        must(db, "ATTACH '%s/b.db' AS other; CREATE TABLE main.t(x); CREATE TABLE other.t(x)", dir);
+        (void)fault_kill_at("decided", 1);
+        must(db, "BEGIN; INSERT INTO main.t VALUES(1); INSERT INTO other.t VALUES(1); COMMIT");
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* Property (I5): a commit of two databases is recovered in both, whichever is recovered first, and if a call fails then. */
+static void a_failing_call_does_not_halve_a_commit(void **state)
+{
+    struct thr_recovery out;
+
+    (void)state;
+    make_crashed_group();
+    shell("cd '%s' && mkdir saved && cp -r a.db* b.db* saved && rm -f saved/*/heap saved/*/shm", dir);
+    for (int second = 0; second < 2; second++) {
+        const char *const order[] = {second ? "b" : "a", second ? "a" : "b"};
+        uint64_t hits = 1;
+
+        for (uint64_t n = 2; hits > 0; n++) { /* the first call opens the file in this test */
+            shell("cd '%s' && rm -rf *.db* && cp -r saved/* .", dir);
+            fault_reset();
+            fault_fail(FAULT_ANY_CALL, n, EIO);
+            (void)recover(order[0], &out);
+            hits = fault_hits();
+            fault_reset();
+            for (int i = 0; i < 2; i++) {
+                assert_int_equal(recover(order[i], &out), SQLITE_OK);
+                shell("rm -rf '%s/%s.db-journal'", dir, order[i]);
+            }
+            for (int i = 0; i < 2; i++) {
+                char path[PATH_MAX];
+                sqlite3 *db;
+
+                (void)snprintf(path, sizeof path, "%s/%s.db", dir, order[i]);
+                assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "unix"), SQLITE_OK);
+                assert_int_equal(number_of(db, "SELECT count(*) FROM t"), 1);
+                sqlite3_close(db);
+            }
+        }
+    }
+}
+
 /* Property (I8): so do those about the sequence that a segment begins with. */
 static void sequences_that_cannot_be_are_refused(void **state)
 {
@@ -670,6 +728,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_teardown(recovery_survives_every_failing_call, after_each),
         cmocka_unit_test_teardown(a_foreign_or_damaged_directory_is_seen, after_each),
         cmocka_unit_test_teardown(lies_with_right_hashes_do_not_crash, after_each),
+        cmocka_unit_test_teardown(a_failing_call_does_not_halve_a_commit, after_each),
         cmocka_unit_test_teardown(sequences_that_cannot_be_are_refused, after_each),
     };
 
