@@ -71,6 +71,7 @@ struct thr_segment {
  *   current, full       committer     commit_lock (`full` also: checkpoint_lock to take from its head)
  *   spare[], making_spare anyone       atomic exchange
  *   failed              syncer        atomic; a sync failed: nothing written since can be trusted
+ *   leading             leader        atomic; set under commit_lock: a sync of segments is going on, and its outcome unknown
  *   names_changed       maker         atomic; counts changes of names in the directory, after each of them
  *   names_synced        any syncer    atomic; so many of these changes no power cut takes back any more
  *   parent_synced       any syncer    atomic; nor the name of the directory itself */
@@ -87,6 +88,7 @@ struct thr_log {
     _Atomic(struct thr_segment *) spare[THR_SPARES];
     _Atomic uint32_t making_spare;
     _Atomic uint32_t failed;
+    _Atomic uint32_t leading;
     _Atomic uint64_t names_changed, names_synced;
     _Atomic uint32_t parent_synced;
     _Atomic uint64_t written_back; /* of the current segment, as last seen */

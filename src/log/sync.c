@@ -86,8 +86,10 @@ int thr_log_sync_names(struct thr_log *log)
 
 static int sync_segments(struct thr_log *log, struct thr_segment **segments, int count)
 {
-    int rc = thr_log_sync_names(log); /* first: a record counts only if its segment can be found */
+    int rc;
 
+    THR_POINT("sync-begins");
+    rc = thr_log_sync_names(log); /* first: a record counts only if its segment can be found */
     for (int i = 0; i < count && rc == SQLITE_OK; i++)
         rc = thr_os_sync(segments[i]->fd);
     if (rc != SQLITE_OK)
@@ -120,10 +122,14 @@ static bool lead(struct thr_log *log)
     count = unsynced(log, segments);
     all = segments[count - 1] == current;
     seq = all ? atomic_load_explicit(&head->commit_seq, memory_order_relaxed) : segments[count - 1]->last_seq;
+    atomic_store_explicit(&log->leading, 1, memory_order_relaxed);
     thr_mutex_unlock(&head->commit_lock);
     rc = sync_segments(log, segments, count);
+    atomic_store_explicit(&log->leading, 0, memory_order_release); /* pairs with thr_log_sync_held() */
     THR_POINT("synced");
     thr_mutex_lock(&head->commit_lock, UINT64_MAX);
+    if (thr_log_failed(log)) /* a commit that spans databases was told, and we were not */
+        rc = SQLITE_IOERR_FSYNC;
     release(segments, count, rc == SQLITE_OK, current);
     if (rc == SQLITE_OK) {
         thr_log_is_durable(log, seq); /* a commit that spans databases may have synced more meanwhile */
@@ -207,7 +213,11 @@ int thr_log_sync_held(struct thr_log *log)
         rc = sync_segments(log, segments, count);
         release(segments, count, rc == SQLITE_OK, log->current);
     } while (rc == SQLITE_OK && !all);
-    return rc;
+    /* The kernel tells only one of two who sync a file that it could not be written. So wait for what a leader was told that
+     * began before us; none begins while we have commit_lock. */
+    while (atomic_load_explicit(&log->leading, memory_order_acquire) != 0) /* pairs with lead() */
+        thr_os_sleep_ns(100000);
+    return thr_log_failed(log) ? SQLITE_IOERR_FSYNC : rc;
 }
 
 void thr_log_write_back(struct thr_log *log)

@@ -327,20 +327,26 @@ int thr_group_sync(struct thr_conn *conn, bool with_readers, bool early)
     return rc;
 }
 
-/* From here on it counts. */
-static void decide(struct thr_conn *coordinator)
+/* From here on it counts. SQLITE_IOERR_FSYNC: but a power cut may still take it back, or a part of it. */
+static int decide(struct thr_conn *coordinator)
 {
     struct thr_conn *member;
+    int rc = SQLITE_OK;
 
     if (!coordinator->decided)
         thr_log_decide(&coordinator->db->log, coordinator->record.bytes);
     if (!coordinator->decided && coordinator->full_group)
-        (void)thr_log_sync_held(&coordinator->db->log);
+        rc = thr_log_sync_held(&coordinator->db->log);
     THR_POINT("decided");
     for (member = coordinator->next; member != coordinator; member = member->next)
         if (member->prepared)
             thr_log_decide(&member->db->log, member->record.bytes);
     THR_POINT("all-decided");
+    /* Their own marks, too, before it is visible: then a checkpoint may take the coordinator's record. */
+    for (member = coordinator->next; member != coordinator && rc == SQLITE_OK; member = member->next)
+        if (member->prepared && member->full_group)
+            rc = thr_log_sync_held(&member->db->log);
+    return rc;
 }
 
 static void turn_round(struct thr_conn *conn)
@@ -386,17 +392,13 @@ int thr_group_finish(struct thr_conn *conn)
     if (!any)
         return SQLITE_OK;
     if (coordinator != NULL)
-        decide(coordinator);
+        rc = decide(coordinator);
     publish_all(conn);
     unlock_all(conn);
     do {
         rc_member = SQLITE_OK;
         if (member->publishing) {
-            if (member->full_group &&
-                member != coordinator) /* its own mark: the coordinator's log may go before its own */
-                rc_member = thr_log_sync_all(&member->db->log);
-            if (thr_commit_end(member) != SQLITE_OK)
-                rc_member = SQLITE_IOERR_FSYNC;
+            rc_member = thr_commit_end(member);
         } else if (member->planned) {
             thr_commit_nothing(member);
         }

@@ -5,6 +5,7 @@
 #include "fault.h"
 #include "support.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
@@ -319,6 +320,134 @@ static void a_database_to_read_moves_along(void **state)
     check_both();
 }
 
+/* --- syncs --- */
+
+static atomic_int at_sync, may_sync, was_told, told_code;
+
+static void hold_sync(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    atomic_store(&at_sync, 1);
+    while (atomic_load(&may_sync) == 0 && !check_any_failed())
+        sleep_ms(1);
+}
+
+static void let_sync(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    atomic_store(&may_sync, 1);
+    while (atomic_load(&was_told) == 0 && !check_any_failed())
+        sleep_ms(1);
+}
+
+static void told(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    atomic_store(&was_told, 1);
+}
+
+static void commit_in_one(void *arg)
+{
+    atomic_store(&told_code, db_try(arg, "UPDATE t SET v=2 WHERE id=15"));
+}
+
+/* Two commits sync the same log at once, one of them of two databases. The disk says once that it could not write it:
+ * neither of the two is acknowledged. */
+static void a_failed_sync_is_so_for_both(void **state)
+{
+    struct fault_rule rule = {.call = THR_OS_SYNC, .path = "attach", .nth = 1, .count = 1, .err = EIO};
+    sqlite3 *db = create(), *single = db_open(path[0]);
+    int64_t here;
+
+    (void)state;
+    db_close(db); /* it has used all rows */
+    db = open_from(0);
+    db_exec(single, "PRAGMA synchronous=FULL; UPDATE t SET v=1 WHERE id=14");
+    db_exec(db, "PRAGMA main.synchronous=FULL; PRAGMA other.synchronous=FULL");
+    db_exec(db, "BEGIN; UPDATE main.t SET v=1 WHERE id=1; UPDATE other.t SET v=1 WHERE id=1; COMMIT");
+    db_exec(db, "BEGIN; UPDATE main.t SET v=2 WHERE id=1; UPDATE other.t SET v=2 WHERE id=1");
+    (void)fault_add(&rule);
+    CHECK(fault_call_at("sync-begins", 1, hold_sync, NULL) >= 0);
+    CHECK(fault_call_at("synced", 1, told, NULL) >= 0);
+    thread_start(commit_in_one, single);
+    while (atomic_load(&at_sync) == 0 && !check_any_failed())
+        sleep_ms(1);
+    CHECK(fault_call_at("logged", 1, let_sync, NULL) >= 0);
+    CHECK(db_try(db, "COMMIT") != SQLITE_OK);
+    threads_join();
+    CHECK_EQUAL(fault_rule_hits(0), 1);
+    CHECK_EQUAL(atomic_load(&told_code), SQLITE_IOERR_FSYNC);
+    fault_reset();
+    db_close(db);
+    db_close(single);
+    db = open_from(0);
+    here = db_int(db, "SELECT v FROM main.t WHERE id=1");
+    CHECK_EQUAL(db_int(db, "SELECT v FROM other.t WHERE id=1"), here);
+    db_close(db);
+    check_both();
+}
+
+static uint64_t syncs_before;
+static atomic_int synced_between;
+
+static void count_before(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    syncs_before = fault_rule_calls(0);
+}
+
+static void count_between(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    atomic_store(&synced_between, (int)(fault_rule_calls(0) - syncs_before));
+}
+
+/* That a commit took place is safe in each log before it is visible in any. After that the log that said so may go. */
+static void each_log_knows_before_one_may_go(void **state)
+{
+    struct fault_rule rule = {.call = THR_OS_SYNC, .path = "attach-other", .nth = 1000000, .count = 1, .err = EIO};
+    sqlite3 *db = create();
+
+    (void)state;
+    db_exec(db, "PRAGMA main.synchronous=FULL; PRAGMA other.synchronous=FULL");
+    CHECK_EQUAL(fault_add(&rule), 0);
+    CHECK(fault_call_at("all-decided", 1, count_before, NULL) >= 0);
+    CHECK(fault_call_at("one-published", 1, count_between, NULL) >= 0);
+    db_exec(db, "BEGIN; UPDATE main.t SET v=2 WHERE id=1; UPDATE other.t SET v=2 WHERE id=1; COMMIT");
+    CHECK_EQUAL(atomic_load(&synced_between), 1);
+    db_close(db);
+    check_both();
+}
+
+/* Also where it can only be made safe in the second phase, since a database that is not ours changes, too. */
+static void a_decision_that_is_not_safe_is_told(void **state)
+{
+    struct fault_rule rule = {.call = THR_OS_SYNC, .path = "attach", .nth = 3, .count = 1, .err = EIO};
+    sqlite3 *db = create();
+
+    (void)state;
+    db_close(db);
+    db = db_open(":memory:");
+    for (int i = 0; i < 2; i++)
+        db_exec(db, "ATTACH 'file:%s?vfs=throng' AS d%d; PRAGMA d%d.synchronous=FULL; UPDATE d%d.t SET v=1 WHERE id=1",
+                path[i], i, i, i);
+    db_exec(db, "CREATE TABLE m(x); BEGIN; INSERT INTO m VALUES(1); UPDATE d0.t SET v=2; UPDATE d1.t SET v=2");
+    (void)fault_add(&rule);
+    CHECK_EQUAL(db_try(db, "COMMIT"), SQLITE_IOERR_FSYNC);
+    CHECK_EQUAL(fault_rule_hits(0), 1);
+    fault_reset();
+    db_close(db);
+    db = open_from(0);
+    CHECK_EQUAL(db_int(db, "SELECT min(v) FROM main.t"), db_int(db, "SELECT max(v) FROM other.t"));
+    db_close(db);
+    check_both();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +460,9 @@ int main(void)
         cmocka_unit_test(a_commit_that_waits_holds_no_lock),
         cmocka_unit_test(turns_are_taken_in_one_order),
         cmocka_unit_test(a_database_to_read_moves_along),
+        cmocka_unit_test(a_failed_sync_is_so_for_both),
+        cmocka_unit_test(each_log_knows_before_one_may_go),
+        cmocka_unit_test(a_decision_that_is_not_safe_is_told),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
