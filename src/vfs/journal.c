@@ -192,7 +192,8 @@ static bool may_be_free(const struct thr_conn *conn, uint32_t pgno)
 {
     const struct thr_db *db = conn->db;
 
-    return atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1 ||
+    return db->heap.shm == NULL /* a database without a page */ ||
+           atomic_load_explicit(&db->shm.head->format, memory_order_relaxed) == 1 ||
            thr_space_is_free(&db->heap, pgno, conn->snapshot);
 }
 #endif
