@@ -1,0 +1,149 @@
+# What SQLite's test harness does differently on Throng. It is sourced at the end of tester.tcl, lock_common.tcl and
+# malloc_common.tcl, and does nothing on stock SQLite, so that both run the same files.
+#
+# SPDX-License-Identifier: MIT
+
+if {![info exists ::env(THRONG_SUITE)]} return
+
+# --- a test that looks at the file sees what is committed: it is put there first ---
+
+# Handles are commands that sqlite3 (which tester.tcl keeps as sqlite_orig) has made.
+if {[info commands sqlite_orig_stock] eq ""} {
+  set ::throng_names {}
+  rename sqlite_orig sqlite_orig_stock
+  proc sqlite_orig {args} {
+    set result [uplevel 1 [list sqlite_orig_stock {*}$args]]
+    if {[llength $args] > 1} {lappend ::throng_names [lindex $args 0]}
+    return $result
+  }
+}
+
+proc throng_handles {} {
+  set handles {}
+  set ::throng_names [lsort -unique $::throng_names]
+  foreach name $::throng_names {
+    if {[info commands ::$name] ne "" && [info procs ::$name] eq "" && [sqlite3_get_autocommit $name]} {
+      lappend handles $name
+    }
+  }
+  return $handles
+}
+
+proc throng_settle {} {
+  foreach handle [throng_handles] {
+    catch {$handle eval {PRAGMA wal_checkpoint(TRUNCATE)}}
+  }
+}
+
+# The handle whose main database is this file, or "".
+proc throng_handle_of {path} {
+  set path [file_stock normalize $path]
+  foreach handle [throng_handles] {
+    if {![catch {sqlite3_db_filename $handle main} name] && [file_stock normalize $name] eq $path} {return $handle}
+  }
+  return ""
+}
+
+# A file in use is copied as its users are told to copy it: by the backup API.
+proc throng_copy {arguments} {
+  set names {}
+  foreach argument $arguments {
+    if {![string match -* $argument]} {lappend names $argument}
+  }
+  if {[llength $names] == 2} {
+    set handle [throng_handle_of [lindex $names 0]]
+    if {$handle ne "" && ![file_stock isdirectory [lindex $names 1]]} {
+      file_stock delete -force [lindex $names 1]
+      $handle backup [lindex $names 1]
+      return 1
+    }
+  }
+  return 0
+}
+
+if {[info commands file_stock] eq ""} {
+  rename file file_stock
+  proc file {args} {
+    switch -- [lindex $args 0] {
+      size {throng_settle}
+      copy {if {[throng_copy [lrange $args 1 end]]} return}
+    }
+    uplevel 1 [list file_stock {*}$args]
+  }
+  foreach command {hexio_read hexio_write md5file} {
+    if {[info commands $command] ne ""} {
+      rename $command ${command}_stock
+      proc $command {args} "throng_settle; uplevel 1 \[list ${command}_stock {*}\$args\]"
+    }
+  }
+}
+
+# --- one process ---
+
+# The clients of do_multiclient_test live in this process.
+if {[info procs do_multiclient_test] ne ""} {
+  proc do_multiclient_test {varname script} {
+    proc code1 {tcl} {uplevel #0 $tcl}
+    proc code2 {tcl} {uplevel #0 $tcl}
+    proc code3 {tcl} {uplevel #0 $tcl}
+    faultsim_delete_and_reopen
+    sqlite3 db2 test.db
+    sqlite3 db3 test.db
+    proc sql1 {sql} {db eval $sql}
+    proc sql2 {sql} {db2 eval $sql}
+    proc sql3 {sql} {db3 eval $sql}
+    proc csql1 {sql} {list [catch {sql1 $sql} msg] $msg}
+    proc csql2 {sql} {list [catch {sql2 $sql} msg] $msg}
+    proc csql3 {sql} {list [catch {sql3 $sql} msg] $msg}
+    uplevel [list set $varname 2]
+    uplevel $script
+    catch {db2 close}
+    catch {db3 close}
+    catch {db close}
+  }
+}
+
+# --- faults: injected into Throng's system calls (inject.c) instead of into a VFS above or below ---
+
+# A step of a checkpoint that fails is tried again later, and no statement fails by it: an error that was met and not
+# reported is no fault. What the database holds is compared all the same.
+if {[info procs do_ioerr_test] ne "" && [info procs do_ioerr_stock] eq ""} {
+  rename do_ioerr_test do_ioerr_stock
+  set body [info body do_ioerr_stock]
+  set strict {expr { ($s && !$r && !$q) || (!$s && $r && $q) }}
+  if {[string first $strict $body] < 0} {error "do_ioerr_test is not what it was"}
+  proc do_ioerr_test {testname args} [string map [list $strict {expr { ($s && !$r && !$q) || (!$s && $q) }}] $body]
+}
+
+# In a process of its own, which ends at a sync of Throng's files.
+if {[info procs crashsql] ne ""} {
+  proc crashsql {args} {
+    set delay 1
+    set seed 0
+    set opendb {sqlite3 db test.db}
+    set body {}
+    foreach {option value} [lrange $args 0 end-1] {
+      switch -glob -- $option {
+        -delay* {set delay $value}
+        -seed* {set seed $value}
+        -opendb {set opendb [string map {{-vfs crash} {}} $value]}
+        -tclbody {set body $value}
+      }
+    }
+    set script [open crash.tcl w]
+    puts $script "sqlite3_test_control_pending_byte $::sqlite_pending_byte"
+    puts $script "autoinstall_test_functions"
+    if {$opendb ne ""} {
+      puts $script $opendb
+      puts $script {db eval {PRAGMA synchronous=FULL; SELECT * FROM sqlite_master; PRAGMA cache_size=10}}
+      if {$seed} {puts $script "db eval {SELECT randomblob([expr {$seed % 10007 + 1}])}"}
+    }
+    puts $script $body
+    if {[lindex $args end] ne ""} {puts $script "db eval {[lindex $args end]}"}
+    close $script
+    set ::env(THRONG_SUITE_CRASH) $delay
+    set code [catch {exec [info nameofexec] crash.tcl >@stdout 2>@stdout} msg]
+    unset ::env(THRONG_SUITE_CRASH)
+    list $code $msg
+  }
+}
