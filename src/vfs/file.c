@@ -271,8 +271,10 @@ static int lock_shared(struct thr_main_file *file)
     file->conn->keeps_lock = file->exclusive && !file->conn->read_only;
     if (file->conn->keeps_lock) /* as in stock SQLite, it keeps all other writers out from now on */
         info.kind = THR_KIND_EXCLUSIVE;
-    /* A transaction that begins with a read, on a connection that wrote before, will most likely write too. */
-    file->conn->may_write = info.writes || (info.kind == THR_KIND_EXPLICIT && file->conn->wants_stripe);
+    /* A transaction that begins with a read, on a connection that wrote before, will most likely write too; not if it counts
+     * pages: what is set aside for a writer would be missing. */
+    file->conn->may_write = info.writes ||
+                            (info.kind == THR_KIND_EXPLICIT && file->conn->wants_stripe && !file->conn->shows_all);
     if ((rc = thr_txn_begin(file->conn, info.kind)) == SQLITE_OK)
         file->lock = SQLITE_LOCK_SHARED;
     /* It must not wait here while others wait for what it has elsewhere: it takes all at once when it runs again. */
