@@ -512,18 +512,12 @@ static int set_mark(struct thr_db *db)
     return thr_span_mark(&db->base, db->log.identity, THR_FIRST_SEQ, db->heap.page_size);
 }
 
-/* With everything up to `seq` in the file. */
-static int write_horizon(struct thr_db *db, uint64_t seq)
-{
-    return thr_log_write_horizon(&db->log, thr_log_first_needed(&db->log, seq), false, true);
-}
-
 /* So far every connection was content with OFF: file, log and horizon were written in the order that the kernel likes.
  * Make it all safe, and let no cycle go on that has not synced the log before the file. checkpoint_lock. */
 static int make_safe(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
-    uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed);
+    uint64_t horizon = atomic_load_explicit(&head->horizon, memory_order_relaxed), first;
     int rc;
 
     if (db->checkpoint_page != 0) {
@@ -531,17 +525,18 @@ static int make_safe(struct thr_db *db)
         unpin(db);
     }
     THR_POINT("level-rises");
+    first = thr_log_first_needed(&db->log, horizon); /* not one that a commit at OFF begins after the sync */
     rc = thr_log_sync_all(&db->log);
     if (rc == SQLITE_OK && atomic_load_explicit(&db->safety, memory_order_relaxed) == THR_UNTOUCHED) {
         /* A power cut must not leave the mark without what recovery looks for then. */
-        if ((rc = write_horizon(db, horizon)) == SQLITE_OK)
+        if ((rc = thr_log_write_horizon(&db->log, first, false, true)) == SQLITE_OK)
             rc = set_mark(db);
     }
     /* Also if nothing was written yet: those who had the file open before may have left it unsynced. */
     if (rc == SQLITE_OK && (rc = thr_os_sync(db->base.fd)) != SQLITE_OK)
         thr_log_fail(&db->log, db->path);
     if (rc == SQLITE_OK && atomic_load_explicit(&db->safety, memory_order_relaxed) != THR_UNTOUCHED)
-        rc = write_horizon(db, horizon);
+        rc = thr_log_write_horizon(&db->log, first, false, true);
     THR_POINT("level-risen");
     return rc;
 }

@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "fault.h"
+#include "horizon.h"
 #include "support.h"
 
 #include <errno.h>
@@ -219,12 +220,46 @@ static void the_file_never_gets_older(void **state)
     }
 }
 
+static void commit_a_large_one(void *ctx, const char *name)
+{
+    (void)name;
+    db_exec(ctx, "INSERT INTO t(x) VALUES(randomblob(3000000))");
+}
+
+/* While one connection asks for more than OFF, and all is made safe for that, others at OFF go on, in new segments of the
+ * log. The log must not begin with one of these, as a power cut may leave nothing of it. */
+static void the_log_begins_where_it_is_safe(void **state)
+{
+    struct fault_rule rule = {.call = THR_OS_SYNC, .path = "log-2", .nth = 1000000, .count = 1, .err = EIO};
+    sqlite3 *db = create("rises", "checkpoint_bytes=1G", "OFF"), *other = open_again();
+    char directory[PATH_SIZE + 16];
+    struct thr_horizon horizon;
+    bool found;
+
+    (void)state;
+    (void)snprintf(directory, sizeof directory, "%s-journal", path);
+    db_exec(other, "PRAGMA synchronous=OFF");
+    db_exec(db, "PRAGMA wal_checkpoint; PRAGMA synchronous=NORMAL");
+    (void)fault_add(&rule);
+    CHECK(fault_call_at("synced", 1, commit_a_large_one, other) >= 0);
+    db_exec(db, "INSERT INTO t(x) VALUES(1)");
+    CHECK_EQUAL(db_int(db, "SELECT count(*) FROM t"), 2);
+    CHECK_EQUAL(thr_horizon_read(directory, &found, &horizon), SQLITE_OK);
+    CHECK(horizon.number == 1 || fault_rule_calls(0) > 0);
+    db_close(other);
+    check_rows(db, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failed_sync_is_final), cmocka_unit_test(space_runs_out_and_comes_back),
-        cmocka_unit_test(closed_without_room),    cmocka_unit_test(no_fallocate),
-        cmocka_unit_test(a_checkpoint_may_fail),  cmocka_unit_test(the_file_never_gets_older),
+        cmocka_unit_test(a_failed_sync_is_final),
+        cmocka_unit_test(space_runs_out_and_comes_back),
+        cmocka_unit_test(closed_without_room),
+        cmocka_unit_test(no_fallocate),
+        cmocka_unit_test(a_checkpoint_may_fail),
+        cmocka_unit_test(the_file_never_gets_older),
+        cmocka_unit_test(the_log_begins_where_it_is_safe),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
