@@ -258,13 +258,35 @@ int thr_stripe_adopt(struct thr_stripe *stripe, struct thr_chain *after, const s
     return SQLITE_OK;
 }
 
+/* No rewrite has made all pages new since. space_lock. */
+static bool is_current(const struct thr_shm *shm, const struct thr_stripe *stripe)
+{
+    return stripe->epoch == atomic_load_explicit(&shm->head->space_epoch, memory_order_relaxed);
+}
+
+/* space_lock. False: not all are there, and none is taken. */
+static bool claim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint32_t page_size)
+{
+    bool all = true;
+
+    for (uint32_t i = 0; i < pages->count && all; i++)
+        all = thr_page_in_pool(shm, pages->at[i]);
+    for (uint32_t i = 0; i < pages->count && all; i++)
+        thr_move_pool_to_held(shm, pages->at[i], pages->at[i], page_size);
+    return all;
+}
+
 int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, bool *short_out)
 {
     int rc = pages_of_chain(stripe, max(stripe->want, THR_STRIPE_FIRST));
+    bool all;
 
     THR_ASSERT(!stripe->own);
-    *short_out = rc == SQLITE_OK && !thr_space_claim_pool(shm, &stripe->pages, page_size);
-    if (rc != SQLITE_OK || *short_out)
+    thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    all = rc == SQLITE_OK && is_current(shm, stripe) && claim_pool(shm, &stripe->pages, page_size);
+    *short_out = rc == SQLITE_OK && !all && is_current(shm, stripe);
+    thr_mutex_unlock(&shm->head->space_lock);
+    if (!all)
         stripe->pages.count = 0;
     return rc;
 }
@@ -306,6 +328,10 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
         return SQLITE_OK;
     }
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
+    if (!is_current(shm, stripe)) {
+        thr_mutex_unlock(&shm->head->space_lock);
+        return SQLITE_OK;
+    }
     end = thr_space_end(shm);
     if (!lost && last > end)
         last = min(last, end + max(end / 32, THR_STRIPE_KEEP));
@@ -331,7 +357,7 @@ void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t 
 {
     if (stripe->append_last > page_count || (!stripe->own && stripe->pages.count > 0)) {
         thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-        if (stripe->epoch == atomic_load_explicit(&shm->head->space_epoch, memory_order_relaxed)) {
+        if (is_current(shm, stripe)) {
             thr_move_held_to_pool(shm, page_count + 1, stripe->append_last, page_size);
             if (!stripe->own)
                 own_pages_to_pool(shm, stripe, page_size);
@@ -401,13 +427,10 @@ int thr_space_settle_end(struct thr_shm *shm, uint32_t page_count, uint32_t page
 
 bool thr_space_claim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint32_t page_size)
 {
-    bool all = true;
+    bool all;
 
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    for (uint32_t i = 0; i < pages->count && all; i++)
-        all = thr_page_in_pool(shm, pages->at[i]);
-    for (uint32_t i = 0; i < pages->count && all; i++)
-        thr_move_pool_to_held(shm, pages->at[i], pages->at[i], page_size);
+    all = claim_pool(shm, pages, page_size);
     thr_mutex_unlock(&shm->head->space_lock);
     return all;
 }

@@ -203,6 +203,9 @@ static int borrow_space(struct thr_conn *conn, bool lost, bool *short_out)
     *short_out = false;
     if (one_writer(db) || conn->page_count == 0 || conn->read_only || conn->kind >= THR_KIND_REWRITE)
         return SQLITE_OK;
+    /* Pages of a view from before a rewrite are others now; and it has lost already. */
+    if (conn->snapshot < atomic_load_explicit(&head_of(conn)->rewrite_seq, memory_order_acquire))
+        return SQLITE_OK;
     if (!stripe->own && conn->free_count > 0 && (rc = thr_page_build_list(conn)) == SQLITE_OK) {
         *short_out = stripe->mixed; /* it would come upon pages of others when those of the pool are used up */
         if (!stripe->mixed)
