@@ -413,7 +413,7 @@ int thr_commit_plan(struct thr_conn *conn)
     THR_POINT("commit");
     conn->beside = THR_BESIDE_UNKNOWN;
     if ((rc = thr_plan_make(conn, plan)) != SQLITE_OK)
-        return rc;
+        return rc == SQLITE_BUSY_SNAPSHOT ? lost(conn, THR_CONFLICT_SCHEMA, 0) : rc;
     if (plan->rollback)
         return SQLITE_OK;
     adapt_stripe(conn, plan);

@@ -317,6 +317,8 @@ int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan)
     plan->rollback = !conn->counter_done && !plan->new_database;
     if (plan->rollback)
         return SQLITE_OK;
+    if (conn->snapshot < atomic_load_explicit(&conn->db->shm.head->rewrite_seq, memory_order_acquire))
+        return SQLITE_BUSY_SNAPSHOT; /* the list may be of another kind now than the one that it was shown */
     if (plan->page_count == 0 || plan->page_count > THR_PAGE_MAX)
         return SQLITE_CORRUPT;
     if ((plan->format != 0 ? plan->format : format) == 2) {

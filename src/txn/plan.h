@@ -25,7 +25,7 @@ struct thr_plan {
 };
 
 /* Fills conn->record, taken, freed, after, and the flags in conn->writes. SQLITE_OK, SQLITE_NOMEM, SQLITE_CORRUPT,
- * SQLITE_FULL, SQLITE_IOERR_*. */
+ * SQLITE_BUSY_SNAPSHOT (a rewrite came in between), SQLITE_FULL, SQLITE_IOERR_*. */
 int thr_plan_make(struct thr_conn *conn, struct thr_plan *plan);
 
 /* The page size that a rewrite in progress will leave, if it is another one; else 0. */

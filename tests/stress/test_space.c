@@ -322,6 +322,40 @@ static void a_writer_from_before_a_rewrite_keeps_nothing(void **state)
     }
 }
 
+/* One that read before the free list was made another one, by a change of format or by VACUUM, has lost: not found damaged. */
+static void a_new_kind_of_list_is_a_conflict(void **state)
+{
+    static const char *const BEFORE[] = {"PRAGMA freelist_format=1", "PRAGMA freelist_format=2",
+                                         "PRAGMA auto_vacuum=1; VACUUM"};
+    static const char *const CHANGES[] = {"PRAGMA freelist_format=2", "PRAGMA freelist_format=1",
+                                          "PRAGMA auto_vacuum=0; VACUUM"};
+    static const char *const WRITES[] = {"UPDATE blob SET b=1 WHERE id=1", "INSERT INTO blob(b) VALUES(zeroblob(9000))",
+                                         "DELETE FROM blob WHERE id>30"};
+
+    (void)state;
+    for (int i = 0; i < 9; i++) {
+        sqlite3 *db = db_open(path_new(path, "kind")), *late;
+
+        db_exec(
+            db,
+            "CREATE TABLE blob(id INTEGER PRIMARY KEY, b); WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM "
+            "c WHERE i<90) INSERT INTO blob SELECT i, zeroblob(900) FROM c");
+        db_exec(db, "%s", BEFORE[i / 3]);
+        db_exec(db, "DELETE FROM blob WHERE id BETWEEN 10 AND 50");
+        late = db_open(path);
+        db_exec(late, "BEGIN");
+        CHECK_EQUAL(db_int(late, "SELECT count(*) FROM blob"), 49);
+        db_exec(db, "%s", CHANGES[i / 3]);
+        CHECK_EQUAL(db_try(late, "%s; COMMIT", WRITES[i % 3]), SQLITE_BUSY_SNAPSHOT);
+        if (!sqlite3_get_autocommit(late))
+            db_exec(late, "ROLLBACK");
+        db_exec(late, "%s", WRITES[i % 3]);
+        db_close(late);
+        db_close(db);
+        oracle_check(path);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +366,7 @@ int main(void)
         cmocka_unit_test(pages_are_exact_with_auto_vacuum),
         cmocka_unit_test(pages_are_exact_with_one_free_list),
         cmocka_unit_test(a_writer_from_before_a_rewrite_keeps_nothing),
+        cmocka_unit_test(a_new_kind_of_list_is_a_conflict),
         cmocka_unit_test(freed_pages_are_used_again),
         cmocka_unit_test(freed_pages_reach_others),
     };
