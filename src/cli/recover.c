@@ -111,7 +111,7 @@ static int clear_mark(const char *path)
     } else {
         pages = header[HEADER_BYTES] == 0
                     ? 0 /* the first page stands in for a database without one */
-                    : (uint64_t)header[28] << 24 | header[29] << 16 | header[30] << 8 | header[31];
+                    : (uint64_t)header[28] << 24 | (uint64_t)header[29] << 16 | (uint64_t)header[30] << 8 | header[31];
         page_size = (uint64_t)header[16] << 8 | (uint64_t)header[17] << 16;
         header[READ_VERSION_AT] &= (uint8_t)~MARK;
         memset(header + SPAN_AT, 0, SPAN_BYTES);

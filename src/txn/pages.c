@@ -72,7 +72,8 @@ static bool copy_mapped(struct thr_conn *conn, uint32_t pgno, uint8_t *to, uint3
     return *frame_out != 0 || from != NULL;
 }
 
-int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
+/* As thr_page_committed(). *free_out: whether the page is free in that version. */
+static int committed_version(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out, bool *free_out)
 {
     const struct thr_heap *heap = &conn->db->heap;
     uint32_t frame = thr_version_find(heap, pgno, conn->snapshot, NULL);
@@ -88,8 +89,18 @@ int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, co
     }
     if (frame == 0 && pgno == 1)
         thr_page1_unmark(buffer);
+    if (free_out != NULL && frame == 0)
+        *free_out = thr_shm_bit(&conn->db->shm, THR_BITS_BASE_FREE, pgno);
+    else if (free_out != NULL)
+        *free_out = (atomic_load_explicit(&thr_heap_frame(heap, frame)->pgno, memory_order_relaxed) & THR_PGNO_FREE) !=
+                    0;
     *out = frame == 0 ? buffer : thr_heap_page(heap, frame);
     return SQLITE_OK;
+}
+
+int thr_page_committed(struct thr_conn *conn, uint32_t pgno, uint8_t *buffer, const uint8_t **out)
+{
+    return committed_version(conn, pgno, buffer, out, NULL);
 }
 
 void thr_page1_overlay(const struct thr_conn *conn, uint8_t *page, uint32_t page_bytes)
@@ -216,6 +227,15 @@ static int read_made_up(struct thr_conn *conn, uint32_t pgno, uint8_t *to, bool 
     return rc;
 }
 
+/* Whether a list is shown that is not made up yet: any of its pages may turn out to be a trunk. Who follows the list comes
+ * to its first trunk first, but a backup reads the pages in the order of their numbers. */
+static bool list_is_due(const struct thr_conn *conn)
+{
+    const struct thr_chain *chain = &conn->stripe.chain;
+
+    return !chain->built && chain->first != 0 && conn->free_count > 0 && made_up_list(conn);
+}
+
 int thr_page_original(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
 {
     uint32_t page_size = thr_conn_page_size(conn);
@@ -240,7 +260,7 @@ static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
     uint32_t page_size = thr_conn_page_size(conn);
     const struct thr_write *write = thr_writes_find(&conn->writes, pgno);
     const uint8_t *from;
-    bool found;
+    bool due, found, is_free = false;
     int rc;
 
     if (write != NULL && write->frame != 0) {
@@ -253,7 +273,12 @@ static int read_page(struct thr_conn *conn, uint32_t pgno, uint8_t *to)
     }
     if ((rc = read_made_up(conn, pgno, to, &found)) != SQLITE_OK || found)
         return rc;
-    if ((rc = note_read(conn, pgno)) != SQLITE_OK || (rc = thr_page_committed(conn, pgno, to, &from)) != SQLITE_OK)
+    due = list_is_due(conn);
+    if ((rc = note_read(conn, pgno)) != SQLITE_OK ||
+        (rc = committed_version(conn, pgno, to, &from, due ? &is_free : NULL)) != SQLITE_OK)
+        return rc;
+    if (is_free && ((rc = thr_page_build_list(conn)) != SQLITE_OK ||
+                    (rc = read_made_up(conn, pgno, to, &found)) != SQLITE_OK || found))
         return rc;
     thr_count(conn->slot, THR_COUNT_PAGES_READ, 1);
     if (from != to)
@@ -354,7 +379,8 @@ int thr_page_fetch(struct thr_conn *conn, uint32_t pgno, const uint8_t **out)
 
     *out = NULL;
     if (pgno <= 1 || pgno > conn->page_count || db->foreign || thr_writes_find(&conn->writes, pgno) != NULL ||
-        thr_chain_is_trunk(&conn->stripe.chain, pgno))
+        thr_chain_is_trunk(&conn->stripe.chain, pgno) ||
+        (list_is_due(conn) && thr_space_is_free(&db->heap, pgno, conn->snapshot)))
         return SQLITE_OK;
     if ((rc = note_read(conn, pgno)) != SQLITE_OK)
         return rc;

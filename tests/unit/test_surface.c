@@ -234,6 +234,47 @@ static void all_pages_are_counted(void **state)
     oracle_check(other);
 }
 
+/* Property: a backup has the whole free list, whichever connection of several writers makes it, and in whatever order of page
+ * numbers its trunks are: it reads the pages in the order of their numbers. */
+static void a_copy_has_the_whole_free_list(void **state)
+{
+    static const char *const settings[] = {"", "PRAGMA mmap_size=1000000000"};
+    char path[PATH_SIZE];
+    char copy[PATH_SIZE];
+    sqlite3 *db[3];
+
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        path_new(path, "copied");
+        for (int i = 0; i < 3; i++) {
+            db[i] = db_open(path);
+            db_exec(db[i], "%s", settings[k]);
+        }
+        db_exec(db[0], "CREATE TABLE t(a, b)");
+        for (int round = 0; round < 4; round++) {
+            for (int i = 0; i < 60; i++)
+                db_exec(db[i % 3], "INSERT INTO t VALUES(%d, randomblob(3000))", i);
+            db_exec(db[round % 3], "DELETE FROM t WHERE a%%3=%d", round % 3);
+            if (k == 1)
+                db_exec(db[0], "PRAGMA wal_checkpoint");
+            for (int i = 0; i < 3; i++) {
+                sqlite3 *to = db_stock(path_new(copy, "copy"));
+                sqlite3_backup *backup = sqlite3_backup_init(to, "main", db[i], "main");
+
+                CHECK(backup != NULL);
+                CHECK_EQUAL(sqlite3_backup_step(backup, 1 + i * 50), SQLITE_OK); /* and go on from there */
+                CHECK_EQUAL(sqlite3_backup_step(backup, -1), SQLITE_DONE);
+                CHECK_OK(sqlite3_backup_finish(backup), to);
+                db_close(to);
+                oracle_check(copy);
+            }
+        }
+        for (int i = 0; i < 3; i++)
+            db_close(db[i]);
+        oracle_check(path);
+    }
+}
+
 /* --- file controls --- */
 
 static int control(sqlite3 *db, int op, int value, int *rc_out)
@@ -305,9 +346,13 @@ static void mapping_under_a_statement(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blob_outside_begin),      cmocka_unit_test(blob_beside_a_reader),
-        cmocka_unit_test(what_is_deleted_is_gone), cmocka_unit_test(all_pages_are_counted),
-        cmocka_unit_test(file_controls_as_stock),  cmocka_unit_test(mapping_under_a_statement),
+        cmocka_unit_test(blob_outside_begin),
+        cmocka_unit_test(blob_beside_a_reader),
+        cmocka_unit_test(what_is_deleted_is_gone),
+        cmocka_unit_test(all_pages_are_counted),
+        cmocka_unit_test(a_copy_has_the_whole_free_list),
+        cmocka_unit_test(file_controls_as_stock),
+        cmocka_unit_test(mapping_under_a_statement),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
