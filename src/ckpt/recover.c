@@ -346,10 +346,11 @@ static int close_log(const struct thr_scan *scan, struct thr_base *base, int64_t
     return rc;
 }
 
-/* Everything is in the file; what may be left to do is to take off the mark. */
+/* Everything is in the file; what may be left to do is to take off the mark, or the trailer. Once all is finished page 1
+ * says how long the file is. The trailer does not: it was written before the last pages were. */
 static int end_again(const struct thr_scan *scan, struct thr_base *base, const struct thr_span_found *found)
 {
-    bool finished = found->marked && scan->horizon.closed;
+    bool finished = scan->horizon.closed && found->span.identity == scan->horizon.identity;
     int rc;
 
     if (!found->marked && !found->has_trailer)

@@ -142,12 +142,27 @@ static void writer_thread(void *arg)
     db_close(db);
 }
 
+/* A transaction that does not fit into the heap. It is alone: others would find no room either. */
+static void fill_heap(void)
+{
+    char uri[2 * PATH_SIZE];
+    sqlite3 *db = NULL;
+
+    (void)snprintf(uri, sizeof uri, "file:%s?%s&heap_limit=4M", path, options);
+    CHECK_OK(db_try_open(uri, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, "throng", &db), db);
+    CHECK_EQUAL(db_try(db, "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<3000)"
+                           "INSERT INTO pad SELECT zeroblob(3000) FROM c"),
+                SQLITE_FULL);
+    db_close(db);
+}
+
 static void load_child(void *arg)
 {
     const struct death *death = arg;
     struct writer writers[WRITERS];
 
     arm(death);
+    fill_heap();
     for (int i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer){.number = i, .prng = prng_new(death->stream * WRITERS + (uint64_t)i)};
         thread_start(writer_thread, &writers[i]);

@@ -415,6 +415,7 @@ static void run(const struct work *work)
     (void)path_beside(journal, path, "-journal");
     (void)snprintf(uri, sizeof uri, "file:%s?checkpoint_bytes=%d", path, work->checkpoint_bytes);
     acknowledged = started = 0;
+    moment_count = 0; /* a test that failed has left some */
     disk_forget();
     watching = true;
     for (int life = 0; life < 3; life++) {

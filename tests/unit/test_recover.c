@@ -7,6 +7,7 @@
 #include "home.h"
 #include "horizon.h"
 #include "log.h"
+#include "page1.h"
 #include "recover.h"
 #include "throng.h"
 
@@ -472,6 +473,76 @@ static void recovery_may_be_interrupted(void **state)
     }
 }
 
+/* In a child process: a database that grew to its last commit, and death when its close has written all pages and said so. */
+static void make_crashed_at_its_end(void)
+{
+    char path[PATH_MAX];
+    sqlite3 *db;
+    int status;
+    pid_t child;
+
+    if ((child = fork()) == 0) {
+        (void)snprintf(path, sizeof path, "%s/a.db", dir);
+        if (throng_register(0) != SQLITE_OK ||
+            sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "throng") != SQLITE_OK)
+            _exit(3);
+        must(db, "CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(50000))");
+        (void)fault_kill_at("closed", 1);
+        sqlite3_close(db);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* Property: of the last two writes to the file, which cut it to its size and take the mark off, a power cut may leave either
+ * one. The pages are all kept, and nothing else. */
+static void an_end_in_part_keeps_every_page(void **state)
+{
+    char path[PATH_MAX];
+    uint8_t *whole = NULL;
+    size_t whole_bytes = 0;
+
+    (void)state;
+    make_crashed_at_its_end();
+    (void)snprintf(path, sizeof path, "%s/b.db", dir);
+    for (int part = 0; part < 4; part++) { /* the first one is a process that dies */
+        bool cut = (part & 1) != 0, unmarked = (part & 2) != 0;
+        uint8_t page1[THR_P1_HEADER], *after;
+        struct thr_recovery out;
+        size_t bytes;
+        int fd;
+
+        copy("a", "b");
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_int_equal(pread(fd, page1, sizeof page1, 0), sizeof page1);
+        assert_true(thr_page1_unmark(page1));
+        if (unmarked)
+            assert_int_equal(pwrite(fd, page1, sizeof page1, 0), sizeof page1);
+        if (cut)
+            assert_int_equal(ftruncate(fd, (off_t)whole_bytes), 0);
+        (void)close(fd);
+        assert_int_equal(recover("b", &out), SQLITE_OK);
+        after = read_file(path, &bytes);
+        assert_non_null(after);
+        assert_no_directory_left("b");
+        if (part == 0) {
+            sqlite3 *db;
+
+            assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, "unix"), SQLITE_OK);
+            assert_int_equal(number_of(db, "SELECT sum(length(x)) FROM t"), 50000);
+            sqlite3_close(db);
+            whole = after;
+            whole_bytes = bytes;
+            continue;
+        }
+        assert_int_equal(bytes, whole_bytes);
+        assert_memory_equal(after, whole, bytes);
+        free(after);
+    }
+    free(whole);
+}
+
 static int told;
 
 static void count_progress(int code, const char *message)
@@ -724,6 +795,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_teardown(a_cut_log_at_the_largest_page_size, after_each),
         cmocka_unit_test_teardown(a_cut_log_of_several_segments, after_each),
         cmocka_unit_test_teardown(recovery_may_be_interrupted, after_each),
+        cmocka_unit_test_teardown(an_end_in_part_keeps_every_page, after_each),
         cmocka_unit_test_teardown(a_long_recovery_tells_its_progress, after_each),
         cmocka_unit_test_teardown(recovery_survives_every_failing_call, after_each),
         cmocka_unit_test_teardown(a_foreign_or_damaged_directory_is_seen, after_each),
