@@ -6,7 +6,6 @@
 
 #include "../os/assert.h"
 #include "../os/os.h"
-#include "../os/point.h"
 #include "list.h"
 
 enum {
@@ -220,7 +219,6 @@ static int refill(struct thr_heap *heap, struct thr_frames *own)
     if (own->free.count == 0)
         rc = stock_take(heap, own, true);
     if (own->free.count == 0 && rc != SQLITE_OK) {
-        THR_POINT("heap-full");
         /* Frames that another transaction gathers meanwhile are in its hands: it holds few of them. */
         if (thr_frames_gather(heap, BATCH, true) > 0)
             rc = stock_take(heap, own, false);
