@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "../os/os.h"
+#include "../txn/txn.h"
 
-/* Is there a segment behind the first one? Without a horizon: any with a record. */
+/* Is there a segment behind the first one, and so a commit in that? The first commit of all may have begun one as well, and
+ * been taken back: then neither of the two has a record. Without a horizon: any segment with a record. */
 static int has_later(const struct thr_scan *scan, bool *out)
 {
     struct thr_piece piece;
@@ -18,7 +20,8 @@ static int has_later(const struct thr_scan *scan, bool *out)
         if (scan->has_horizon && scan->numbers[i] <= scan->horizon.number)
             continue;
         if ((rc = thr_piece_open(scan, scan->numbers[i], &piece)) == SQLITE_OK) {
-            *out = scan->has_horizon ? piece.at != NULL : piece.has_record;
+            *out = piece.has_record ||
+                   (piece.at != NULL && scan->has_horizon && piece.head.first_seq > THR_FIRST_SEQ + 1);
             thr_piece_close(&piece);
         }
     }

@@ -344,8 +344,8 @@ static int decide(struct thr_conn *coordinator)
     THR_POINT("all-decided");
     /* Their own marks, too, before it is visible: then a checkpoint may take the coordinator's record. */
     for (member = coordinator->next; member != coordinator && rc == SQLITE_OK; member = member->next)
-        if (member->prepared && member->full_group)
-            rc = thr_log_sync_held(&member->db->log);
+        if (member->prepared && member->full_group && (rc = thr_log_sync_held(&member->db->log)) != SQLITE_OK)
+            thr_log_fail(&coordinator->db->log, member->db->log.directory); /* then its record must stay */
     return rc;
 }
 

@@ -448,6 +448,39 @@ static void a_decision_that_is_not_safe_is_told(void **state)
     check_both();
 }
 
+/* A first commit that failed and was taken back has begun a segment of the log all the same. A directory with that, which
+ * could not be removed at the close, is in nobody's way. */
+static void what_was_taken_back_is_no_commit(void **state)
+{
+    uint64_t hits = 1;
+
+    (void)state;
+    for (uint64_t nth = 1; hits > 0; nth++) {
+        struct fault_rule sync = {.call = THR_OS_SYNC, .path = "attach", .nth = nth, .count = 1, .err = EIO};
+        struct fault_rule unlink = {
+            .call = THR_OS_UNLINK, .path = "log-2", .nth = 1, .count = FAULT_FOREVER, .err = EIO};
+        sqlite3 *db;
+        int rc;
+
+        db_close(create());
+        db = open_from(0);
+        db_exec(db, "PRAGMA main.synchronous=FULL; PRAGMA other.synchronous=FULL; BEGIN");
+        db_exec(db, "INSERT INTO main.t VALUES(99, 1, randomblob(3000000))");
+        db_exec(db, "INSERT INTO other.t VALUES(99, 1, randomblob(3000000))");
+        (void)fault_add(&sync);
+        (void)fault_add(&unlink);
+        rc = db_try(db, "COMMIT");
+        hits = fault_rule_hits(0);
+        CHECK(rc == SQLITE_OK || hits == 1);
+        db_close(db);
+        fault_reset();
+        db = open_from(0);
+        CHECK_EQUAL(db_int(db, "SELECT count(*) FROM main.t"), db_int(db, "SELECT count(*) FROM other.t"));
+        db_close(db);
+        check_both();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,6 +496,7 @@ int main(void)
         cmocka_unit_test(a_failed_sync_is_so_for_both),
         cmocka_unit_test(each_log_knows_before_one_may_go),
         cmocka_unit_test(a_decision_that_is_not_safe_is_told),
+        cmocka_unit_test(what_was_taken_back_is_no_commit),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
