@@ -375,7 +375,7 @@ static int segment_switch(struct thr_log *log, size_t record_bytes, uint64_t seq
 
         thr_log_name(segment->number, from);
         thr_log_name(log->current->number + 1, to);
-        if ((rc = thr_os_rename_at(log->directory_fd, from, to)) != SQLITE_OK) {
+        if (thr_os_rename_at(log->directory_fd, from, to) != SQLITE_OK) {
             segment_delete(log, segment);
             segment = NULL;
         } else {

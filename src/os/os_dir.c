@@ -116,7 +116,7 @@ static int open_made(const char *path, uint32_t owner, struct stat *st, int *fd_
 int thr_os_mkdir(const char *path, uint32_t mode, const struct thr_stat *like)
 {
     int err = thr_os_fault_path(THR_OS_MKDIR, path), fd = -1;
-    struct stat st;
+    struct stat st = {.st_uid = 0};
     bool made;
 
     THR_OS_TRY(err, mkdir(path, 0700));

@@ -277,9 +277,16 @@ class Copies(Files):
             blob[0:5] = b"gone!"
         two.execute("ROLLBACK")
         self.assertEqual(value(one, "SELECT CAST(substr(b, 1, 6) AS TEXT) FROM t WHERE a = 100"), "000000")
-        blob = one.blobopen("t", "b", 100)
+        blob = one.blobopen("t", "b", 100)  # it may be written through: nobody else changes what it reads
+        two.execute("PRAGMA busy_timeout = 20")
+        with self.fails(sqlite3.SQLITE_BUSY):
+            two.execute("DELETE FROM t WHERE a = 100")
+        blob[0:6] = b"000001"
+        blob.close()
+        two.execute("PRAGMA busy_timeout = 60000")
+        blob = one.blobopen("t", "b", 100, readonly=True)
         two.execute("DELETE FROM t WHERE a = 100")
-        self.assertEqual(blob.read(6), b"000000")  # an open handle keeps its snapshot
+        self.assertEqual(blob.read(6), b"000001")  # a handle that only reads keeps its snapshot
         blob.close()
         two.execute("INSERT INTO t VALUES(100, zeroblob(300000))")
         blob = one.blobopen("t", "b", 100)
