@@ -9,7 +9,7 @@
  *
  *   move                        by                                               guard
  *   pool -> held                stripe refill, borrow, claim by a commit         space_lock
- *   held -> pool                release, return, a commit that failed            space_lock
+ *   held -> pool                release, return, a commit that failed or is seen space_lock
  *   past the end -> held        stripe refill, borrow                            space_lock
  *   past the end -> pool        BEGIN IMMEDIATE, for the others                  space_lock
  *   past the end -> in use      claim by a commit that appends                   commit_lock, space_lock
@@ -20,7 +20,8 @@
  *
  * So a page comes to the pool, and leaves it, only under space_lock, and `taken` says all: under that lock it is never
  * clear where a page is not in the pool. A commit changes `free` alone, of pages that are `taken`. A commit without a
- * stripe moves a page that it frees in two steps, in use -> held -> pool; there is no third way. (I6)
+ * stripe moves a page that it frees in two steps, in use -> held -> pool; there is no third way. The second step comes
+ * when the commit is visible: a writer takes pages of the pool before its snapshot, and they must be free in that. (I6)
  *
  * base_free is no part of this: it belongs to the versions (heap), and says what a page is that has no frame.
  *

@@ -134,6 +134,12 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static void sort(struct thr_pages *pages)
+{
+    if (!is_ascending(pages))
+        qsort(pages->at, pages->count, sizeof *pages->at, ascending);
+}
+
 int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, uint32_t usable_size)
 {
     uint32_t want, pool, few;
@@ -162,8 +168,7 @@ int thr_stripe_refill(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t p
         thr_mutex_unlock(&shm->head->space_lock);
         THR_POINT("refilled");
     }
-    if (!is_ascending(&stripe->pages))
-        qsort(stripe->pages.at, stripe->pages.count, sizeof *stripe->pages.at, ascending);
+    sort(&stripe->pages);
     if (rc == SQLITE_OK)
         rc = thr_chain_make(&stripe->chain, stripe->pages.at, stripe->pages.count, usable_size);
     return rc;
@@ -220,18 +225,39 @@ static int pages_of_chain(struct thr_stripe *stripe, uint32_t least)
     return rc;
 }
 
-uint32_t thr_stripe_count_held(const struct thr_stripe *stripe, const struct thr_pages *taken)
+/* How many of `taken` are among the held pages, if they come in the same order. */
+static uint32_t count_in_order(const struct thr_stripe *stripe, const struct thr_pages *taken)
 {
     uint32_t held = 0;
 
-    if (stripe->own)
-        return taken->count;
     for (uint32_t i = 0; i < stripe->pages.count && held < taken->count; i++)
         held += stripe->pages.at[i] == taken->at[held];
     return held;
 }
 
-/* The held pages without those that were taken. */
+uint32_t thr_stripe_count_held(struct thr_stripe *stripe, struct thr_pages *taken)
+{
+    uint32_t held;
+
+    if (stripe->own || (held = count_in_order(stripe, taken)) == taken->count)
+        return taken->count;
+    sort(&stripe->pages);
+    sort(taken);
+    held = 0;
+    for (uint32_t i = 0, next = 0; i < taken->count; i++) {
+        uint32_t pgno = taken->at[i];
+
+        while (next < stripe->pages.count && stripe->pages.at[next] < pgno)
+            next++;
+        if (next < stripe->pages.count && stripe->pages.at[next] == pgno) {
+            taken->at[i] = taken->at[held];
+            taken->at[held++] = pgno;
+        }
+    }
+    return held;
+}
+
+/* The held pages without those that were taken, as thr_stripe_count_held() left them. */
 static void drop_taken(struct thr_pages *pages, const struct thr_pages *taken)
 {
     uint32_t kept = 0, next = 0;
@@ -523,9 +549,7 @@ void thr_space_publish(struct thr_shm *shm, const struct thr_space_change *chang
         thr_move_held_to_use(shm, change->taken->at[i]);
     for (uint32_t i = 0; i < change->freed->count; i++)
         thr_move_use_to_held(shm, change->freed->at[i]);
-    THR_POINT("freed-in-pool");
-    if (!change->keep_freed && change->freed->count > 0)
-        thr_space_unclaim_pool(shm, change->freed, page_size);
+    THR_POINT("freed");
 }
 
 /* The pages that are free, after thr_space_fill(). Nobody else looks. */

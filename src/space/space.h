@@ -38,7 +38,7 @@ struct thr_stripe {
     uint32_t appends;       /* pages that recent transactions appended to the file */
     struct thr_chain chain; /* what the pager is shown */
     struct thr_pages
-        pages; /* held. Without `own`: the first ones of the chain, in its order, for one write transaction */
+        pages; /* held. Without `own`: the first ones of the chain when it was borrowed, until the lock goes down */
     uint32_t append_last; /* held for one write transaction: pages past the end, up to this one; 0: none */
 };
 
@@ -63,8 +63,9 @@ int thr_stripe_borrow_end(struct thr_shm *shm, struct thr_stripe *stripe, uint32
                           bool lost, bool *short_out);
 /* All pages past the end, if they are all in the pool; returns whether. */
 bool thr_stripe_borrow_rest(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
-/* How many of the pages that a transaction took from the chain are held. The held ones come first in `taken`. */
-uint32_t thr_stripe_count_held(const struct thr_stripe *stripe, const struct thr_pages *taken);
+/* How many of the pages that a transaction took from the chain are held: they come first in `taken` then. It took them in
+ * the order of the chain, but a pager changes that with each commit, and what is held stays for as long as its lock does. */
+uint32_t thr_stripe_count_held(struct thr_stripe *stripe, struct thr_pages *taken);
 /* The write transaction is over: what was only borrowed goes to the pool. */
 void thr_stripe_return(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_count, uint32_t page_size);
 /* Nor does a connection keep many own ones that it may never use. The pager goes on to be shown them. */
@@ -101,8 +102,7 @@ void thr_space_unclaim_pool(struct thr_shm *shm, const struct thr_pages *pages, 
 /* What a commit does to free pages. It has claimed those that it uses, or holds them. */
 struct thr_space_change {
     uint32_t append_from, append_to;       /* now in use; none if from > to */
-    const struct thr_pages *taken, *freed; /* were free; are free */
-    bool keep_freed;                       /* the stripe has them; else they go to the pool */
+    const struct thr_pages *taken, *freed; /* were free; are free, and held until everybody sees that */
     uint32_t cut_off_from;                 /* the file ends before this page (auto_vacuum; alone, no stripes); 0: no */
 };
 /* commit_lock. */

@@ -122,7 +122,8 @@ static void drop_cache(struct thr_conn *conn)
 }
 
 /* Show the pager the database as of the snapshot. It drops its cache, and what was read before is of no account any
- * more, if the key by which it tells that has changed; and only then. */
+ * more, if the key by which it tells that has changed; and only then. It may not have asked since the last view, nor since
+ * the one before: so no two different views have the same change counter, and a list that comes back is another one. */
 static void fresh_view(struct thr_conn *conn, uint64_t extent)
 {
     uint32_t change_counter = conn->change_counter, page_count = conn->page_count, free_count = conn->free_count;
@@ -130,13 +131,12 @@ static void fresh_view(struct thr_conn *conn, uint64_t extent)
     bool same;
 
     fresh_list(conn, extent);
-    same = change_counter == conn->change_counter && page_count == conn->page_count && free_count == conn->free_count &&
-           (free_count == 0 || conn->shown_first == chain->first);
-    if (same && free_count > 0 && conn->shown_layout != chain->layout) {
-        drop_cache(conn); /* another list that looks the same: the pager must not mix them up */
-    } else if (!same) {
+    same = page_count == conn->page_count && free_count == conn->free_count &&
+           (free_count == 0 || (conn->shown_first == chain->first && conn->shown_layout == chain->layout));
+    if (change_counter != conn->change_counter)
         thr_reads_clear(&conn->reads);
-    }
+    else if (!same)
+        drop_cache(conn);
     conn->shown_first = chain->first;
     conn->shown_layout = chain->layout;
 }
@@ -403,6 +403,13 @@ static void leave_writer(struct thr_conn *conn)
     thr_turn_release(conn);
 }
 
+/* What it borrowed when it became a writer: the next statement beside the one that reads on will borrow anew. */
+static void give_up_loan(struct thr_conn *conn)
+{
+    if (!conn->may_write)
+        thr_stripe_return(&conn->db->shm, &conn->stripe, conn->page_count, page_size_of(conn));
+}
+
 /* Become a writer, if nobody is in the way for long. */
 static int try_to_reserve(struct thr_conn *conn, enum thr_kind kind)
 {
@@ -421,6 +428,7 @@ static int try_to_reserve(struct thr_conn *conn, enum thr_kind kind)
     if (rc == SQLITE_OK) {
         conn->writing = true;
     } else {
+        give_up_loan(conn);
         leave_writer(conn);
         thr_turn_release_idle(conn);
     }
@@ -477,6 +485,7 @@ void thr_txn_end_write(struct thr_conn *conn)
     thr_txn_discard(conn);
     thr_frames_settle(&conn->db->heap, &conn->frames);
     conn->writing = conn->committed = false;
+    give_up_loan(conn);
     leave_writer(conn);
     thr_gate_leave(conn, committed);
 }

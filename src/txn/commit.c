@@ -11,6 +11,7 @@
 #include "../os/os.h"
 #include "../os/point.h"
 #include "../shm/conflicts.h"
+#include "../space/moves.h"
 #include "commit.h"
 #include "db.h"
 #include "page1.h"
@@ -109,13 +110,13 @@ static void publish(struct thr_conn *conn, uint64_t seq)
 /* The pages whose freeness changed. */
 static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
 {
+    static const struct thr_pages NONE = {0};
     struct thr_shm *shm = &conn->db->shm;
     const struct thr_space_change change = {
         .append_from = conn->page_count + 1,
         .append_to = plan->page_count,
         .taken = &conn->taken,
         .freed = &conn->freed,
-        .keep_freed = conn->stripe.own,
         .cut_off_from = plan->page_count < conn->page_count ? plan->page_count + 1 : 0,
     };
     int rc;
@@ -125,8 +126,17 @@ static void publish_space(struct thr_conn *conn, const struct thr_plan *plan)
         return;
     }
     atomic_store_explicit(&conn->db->shm.head->rewrite_seq, conn->prepared_seq, memory_order_release);
-    rc = thr_space_reset(shm, &conn->freed, plan->page_count);
-    THR_ASSERT(rc == SQLITE_OK); /* the plan has checked the list */
+    rc = thr_space_reset(shm, &NONE, plan->page_count);
+    THR_ASSERT(rc == SQLITE_OK);
+    for (uint32_t i = 0; i < conn->freed.count; i++) /* the plan has checked the list */
+        thr_move_use_to_held(shm, conn->freed.at[i]);
+}
+
+/* The commit is visible. Whoever took a page that it freed before that would use it in a snapshot where it is none. */
+static void freed_to_pool(struct thr_conn *conn, const struct thr_plan *plan)
+{
+    if (conn->freed.count > 0 && (plan->rewrite || !conn->stripe.own))
+        thr_space_unclaim_pool(&conn->db->shm, &conn->freed, conn->db->heap.page_size);
 }
 
 /* Pages that the transaction took from the list and that nobody holds for it. */
@@ -341,6 +351,13 @@ void thr_commit_nothing(struct thr_conn *conn)
     conn->committed = true;
 }
 
+/* Next time the pager sees another key. */
+static void forget_cache(struct thr_conn *conn)
+{
+    conn->cache_seq = 0;
+    conn->counter_bias++;
+}
+
 /* What the pager holds now is the database as of our commit, if nobody came in between. */
 static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t seq)
 {
@@ -365,7 +382,7 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
     for (uint32_t i = 0; i < conn->writes.count && rc == SQLITE_OK; i++)
         rc = thr_reads_add(&conn->reads, conn->writes.at[i].pgno);
     if (rc != SQLITE_OK)
-        conn->cache_seq = 0;
+        forget_cache(conn);
     rc = SQLITE_OK;
     if (plan->list_changed) {
         conn->free_count = plan->free_count;
@@ -377,7 +394,7 @@ static void settle(struct thr_conn *conn, const struct thr_plan *plan, uint64_t 
     conn->shown_first = conn->stripe.chain.first;
     conn->shown_layout = conn->stripe.chain.layout;
     if (rc != SQLITE_OK) { /* no memory for the list of our own pages: give up the stripe, not the commit */
-        conn->cache_seq = 0;
+        forget_cache(conn);
         conn->stripe.pages.count = 0;
         thr_chain_clear(&conn->stripe.chain);
     }
@@ -467,10 +484,12 @@ int thr_commit_end(struct thr_conn *conn)
         thr_log_wait_visible(log, seq);
     if (atomic_load_explicit(&head_of(conn)->visible_seq, memory_order_acquire) < seq)
         rc = SQLITE_IOERR_FSYNC;
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
+        freed_to_pool(conn, conn->plan);
         settle(conn, conn->plan, seq);
-    else
+    } else {
         thr_stripe_forget(&conn->stripe);
+    }
     atomic_store_explicit(&conn->slot->committed, 0, memory_order_seq_cst);
     thr_txn_discard(conn); /* what was not worth publishing must not be read again */
     thr_frames_settle(&conn->db->heap, &conn->frames);

@@ -15,7 +15,7 @@ static char path[PATH_SIZE];
 /* --- free pages (I6) --- */
 
 static sqlite3 *taker[TAKERS];
-static _Atomic int refilled;
+static _Atomic int refilled, used;
 
 static void note_refill(void *ctx, const char *name)
 {
@@ -94,11 +94,78 @@ static void check_freed_pages(const char *point)
 
 static void freed_pages_come_to_the_pool_once(void **state)
 {
-    static const char *const POINTS[] = {"commit", "logged", "freed-in-pool", "linked", "published"};
+    static const char *const POINTS[] = {"commit", "logged", "freed", "linked", "published"};
 
     (void)state;
     for (size_t i = 0; i < sizeof POINTS / sizeof POINTS[0]; i++)
         check_freed_pages(POINTS[i]);
+}
+
+/* A transaction that begins before the commit is seen, and writes and reads: it does not come upon the freed pages, neither
+ * those that it still reads nor any others. */
+static uint64_t hash_of_big(sqlite3 *db)
+{
+    return db_hash(db, "SELECT rowid, b FROM big ORDER BY rowid");
+}
+
+static void use_pages_thread(void *arg)
+{
+    uint64_t hash;
+
+    db_exec(arg, "BEGIN");
+    hash = hash_of_big(arg);
+    db_exec(arg, "INSERT INTO mine(b) VALUES(randomblob(200000))");
+    CHECK(hash_of_big(arg) == hash);
+    db_exec(arg, "ROLLBACK");
+    atomic_store(&used, 1);
+}
+
+static void use_pages(void *ctx, const char *name)
+{
+    uint64_t began_ms = now_ms();
+
+    (void)name;
+    thread_start(use_pages_thread, ctx);
+    while (atomic_load(&used) == 0 && !check_any_failed() && now_ms() - began_ms < PATIENCE_MS)
+        sleep_ms(1);
+}
+
+static void check_unseen(const char *point, const char *freeing)
+{
+    sqlite3 *db, *freer, *user;
+
+    fault_reset();
+    atomic_store(&used, 0);
+    db = db_open(path_new(path, "unseen"));
+    db_exec(db, "PRAGMA page_size=1024; CREATE TABLE mine(id INTEGER PRIMARY KEY, b); CREATE TABLE big(b);"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200)"
+                "INSERT INTO big SELECT randomblob(900) FROM n");
+    freer = db_open(path);
+    user = db_open(path);
+    db_exec(user, "INSERT INTO mine(b) VALUES(randomblob(100000))");
+    db_exec(db, "INSERT INTO mine(b) VALUES(1)"); /* so the user is shown other pages */
+    db_exec(freer, "BEGIN");                      /* it begins with a read, and so without a stripe */
+    CHECK_EQUAL(db_int(freer, "SELECT count(*) FROM big"), 200);
+    db_exec(freer, "%s", freeing);
+    fault_call_at(point, 1, use_pages, user);
+    db_exec(freer, "COMMIT");
+    CHECK(fault_point_passages(point) > 0);
+    threads_join();
+    fault_reset();
+    CHECK_EQUAL(atomic_load(&used), 1);
+    db_exec(user, "INSERT INTO mine(b) VALUES(randomblob(200000))");
+    db_close(user);
+    db_close(freer);
+    db_close(db);
+    oracle_check(path);
+}
+
+static void freed_pages_are_not_used_before_it_is_seen(void **state)
+{
+    (void)state;
+    check_unseen("linked", "DELETE FROM big");
+    check_unseen("published", "DELETE FROM big");
+    check_unseen("linked", "DROP TABLE big");
 }
 
 /* --- a statement that reads on beside its connection's own commit --- */
@@ -158,6 +225,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(freed_pages_come_to_the_pool_once),
+        cmocka_unit_test(freed_pages_are_not_used_before_it_is_seen),
         cmocka_unit_test(a_statement_reads_on_in_its_snapshot),
     };
 

@@ -498,6 +498,40 @@ static void write_under_an_open_select(void **state)
     oracle_check(path);
 }
 
+/* With a free list: each of the writes finds pages there, and what one of them leaves over the next one may have. */
+static void writes_under_an_open_select_share_free_pages(void **state)
+{
+    sqlite3_stmt *select;
+    sqlite3 *other;
+    sqlite3 *db;
+    int64_t pages;
+    int rc = SQLITE_ROW;
+
+    (void)state;
+    db = db_new("shared", "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id, v); CREATE TABLE w(v)");
+    db_exec(db, FILL "INSERT INTO t SELECT i, zeroblob(500) FROM n", 100);
+    db_exec(db, "INSERT INTO w VALUES(zeroblob(1000000)); DELETE FROM w");
+    db_close(db);
+    db = db_open(path);
+    pages = db_int(db, "PRAGMA page_count");
+    other = db_open(path);
+    select = db_prepare(db, "SELECT id FROM t");
+    for (int rows = 0; (rc = sqlite3_step(select)) == SQLITE_ROW; rows++) {
+        db_exec(db, rows % 5 == 4 ? "DELETE FROM u WHERE id%%3=0" : "INSERT INTO u VALUES(%d, zeroblob(30000))",
+                sqlite3_column_int(select, 0));
+        if (support_is_throng()) /* not one page is lost on the way */
+            CHECK(db_stat(db, "free_pool_pages") > db_int(other, "PRAGMA freelist_count") - 100);
+    }
+    CHECK_EQUAL(rc, SQLITE_DONE);
+    CHECK_OK(sqlite3_finalize(select), db);
+    db_close(db);
+    if (support_is_throng())
+        CHECK(db_stat(other, "free_pool_pages") >= db_int(other, "PRAGMA freelist_count")); /* and some past the end */
+    CHECK(db_int(other, "PRAGMA page_count") < pages + 1000);
+    db_close(other);
+    oracle_check(path);
+}
+
 /* The same when the SELECT's snapshot is no longer the latest. They are one transaction for SQLite, so the write may
  * be refused as in WAL mode, and must be if the SELECT has read what has changed. The SELECT goes on all the same, and
  * when it has ended the write succeeds. */
@@ -554,6 +588,7 @@ int main(void)
         cmocka_unit_test(vacuum_beside_readers_and_writers),
         cmocka_unit_test(schema_changes_beside_readers_and_writers),
         cmocka_unit_test(write_under_an_open_select),
+        cmocka_unit_test(writes_under_an_open_select_share_free_pages),
         cmocka_unit_test(write_under_an_open_select_of_an_old_snapshot),
     };
 
