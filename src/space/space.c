@@ -237,13 +237,12 @@ static uint32_t count_in_order(const struct thr_stripe *stripe, const struct thr
 
 uint32_t thr_stripe_count_held(struct thr_stripe *stripe, struct thr_pages *taken)
 {
-    uint32_t held;
+    uint32_t held = 0;
 
-    if (stripe->own || (held = count_in_order(stripe, taken)) == taken->count)
+    if (stripe->own || count_in_order(stripe, taken) == taken->count)
         return taken->count;
     sort(&stripe->pages);
     sort(taken);
-    held = 0;
     for (uint32_t i = 0, next = 0; i < taken->count; i++) {
         uint32_t pgno = taken->at[i];
 
