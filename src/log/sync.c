@@ -133,6 +133,7 @@ static bool lead(struct thr_log *log)
     release(segments, count, rc == SQLITE_OK, current);
     if (rc == SQLITE_OK) {
         thr_log_is_durable(log, seq); /* a commit that spans databases may have synced more meanwhile */
+        THR_POINT("durable");
         thr_log_show(log);
     }
     thr_mutex_unlock(&head->commit_lock);

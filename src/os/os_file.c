@@ -298,12 +298,21 @@ static int write_all(int fd, const unsigned char *from, size_t bytes, int64_t of
     return err;
 }
 
+/* How much of a torn write reaches the file: half of it, by whole sectors. A sector is written as one (DESIGN.md). */
+static size_t torn_bytes(size_t bytes, int64_t offset)
+{
+    const int64_t sector = 512;
+    int64_t end = (offset + (int64_t)(bytes / 2)) / sector * sector;
+
+    return end > offset ? (size_t)(end - offset) : 0;
+}
+
 int thr_os_write(int fd, const void *from, size_t bytes, int64_t offset)
 {
     int err = thr_os_fault_fd(THR_OS_WRITE, fd);
 
     if (err < 0) { /* a torn write: tests only */
-        (void)write_all(fd, from, bytes / 2, offset);
+        (void)write_all(fd, from, torn_bytes(bytes, offset), offset);
         THR_POINT("torn-write");
         err = -err;
     } else if (err == 0) {

@@ -480,8 +480,7 @@ int thr_commit_end(struct thr_conn *conn)
     conn->rerun = false;
     if (conn->sync >= THR_SYNC_FULL)
         rc = thr_log_sync(log, seq);
-    else
-        thr_log_wait_visible(log, seq);
+    thr_log_wait_visible(log, seq); /* the leader says first that it is durable, and then lets it be seen */
     if (atomic_load_explicit(&head_of(conn)->visible_seq, memory_order_acquire) < seq)
         rc = SQLITE_IOERR_FSYNC;
     if (rc == SQLITE_OK) {

@@ -221,12 +221,55 @@ static void a_statement_reads_on_in_its_snapshot(void **state)
     check_reader("validated", "BEGIN; UPDATE one SET n=n+1; COMMIT");
 }
 
+/* --- durable, and seen --- */
+
+static void dawdle(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    sleep_ms(40); /* longer than a committer waits before it looks again; correct either way */
+}
+
+static void commit_at_full(void *arg)
+{
+    sqlite3 *db = db_open(path);
+
+    db_exec(db, "PRAGMA synchronous=full");
+    for (int i = 0; i < 15; i++)
+        db_exec(db, "INSERT INTO t%d VALUES(%d)", *(int *)arg, i);
+    db_close(db);
+}
+
+/* Property: a commit that somebody else's sync has made durable is told as done, also if that thread takes its time before it
+ * lets it be seen. */
+static void what_is_durable_is_seen_before_it_is_told(void **state)
+{
+    static int numbers[] = {0, 1, 2};
+    sqlite3 *db;
+
+    (void)state;
+    fault_reset();
+    db = db_open(path_new(path, "durable"));
+    for (int i = 0; i < 3; i++)
+        db_exec(db, "CREATE TABLE t%d(v)", i);
+    CHECK(fault_call_at("durable", FAULT_FOREVER, dawdle, NULL) >= 0);
+    for (int i = 0; i < 3; i++)
+        thread_start(commit_at_full, &numbers[i]);
+    threads_join();
+    fault_reset();
+    for (int i = 0; i < 3; i++)
+        CHECK_EQUAL(db_int(db, "SELECT count(*) FROM t%d", i), 15);
+    db_close(db);
+    oracle_check(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(freed_pages_come_to_the_pool_once),
         cmocka_unit_test(freed_pages_are_not_used_before_it_is_seen),
         cmocka_unit_test(a_statement_reads_on_in_its_snapshot),
+        cmocka_unit_test(what_is_durable_is_seen_before_it_is_told),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
