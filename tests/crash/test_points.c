@@ -142,27 +142,12 @@ static void writer_thread(void *arg)
     db_close(db);
 }
 
-/* A transaction that does not fit into the heap. It is alone: others would find no room either. */
-static void fill_heap(void)
-{
-    char uri[2 * PATH_SIZE];
-    sqlite3 *db = NULL;
-
-    (void)snprintf(uri, sizeof uri, "file:%s?%s&heap_limit=4M", path, options);
-    CHECK_OK(db_try_open(uri, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, "throng", &db), db);
-    CHECK_EQUAL(db_try(db, "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<3000)"
-                           "INSERT INTO pad SELECT zeroblob(3000) FROM c"),
-                SQLITE_FULL);
-    db_close(db);
-}
-
 static void load_child(void *arg)
 {
     const struct death *death = arg;
     struct writer writers[WRITERS];
 
     arm(death);
-    fill_heap();
     for (int i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer){.number = i, .prng = prng_new(death->stream * WRITERS + (uint64_t)i)};
         thread_start(writer_thread, &writers[i]);
@@ -373,10 +358,10 @@ static void death_at_every_point(void **state)
         uint64_t passages = point != NULL ? point->passages : 40;
 
         here = 0;
-        for (int i = 0; i < scaled(5) || (here == 0 && i < 20); i++, rounds++) {
+        for (int i = 0; i < scaled(2) || (here == 0 && i < 20); i++, rounds++) {
             struct death death = {.point = source_points[k], .torn = torn, .stream = prng_next(&prng)};
 
-            death.nth = 1 + prng_next(&prng) % (i < scaled(5) ? passages : 1); /* sometimes it is passed less often */
+            death.nth = 1 + prng_next(&prng) % (i < scaled(2) ? passages : 1); /* sometimes it is passed less often */
             if (strcmp(source_points[k], "recover") == 0) {
                 struct death crash = {.point = "published", .nth = 40, .stream = death.stream};
 

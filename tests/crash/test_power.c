@@ -452,22 +452,22 @@ static void run(const struct work *work)
 static void full_keeps_what_it_acknowledged(void **state)
 {
     (void)state;
-    run(&(struct work){1024, 100000, "FULL", scaled(150), 0, 2, 1, false});
-    run(&(struct work){4096, 400000, "FULL", scaled(150), 0, 2, 2, false});
+    run(&(struct work){1024, 100000, "FULL", scaled(70), 0, 2, 1, false});
+    run(&(struct work){4096, 400000, "FULL", scaled(70), 0, 2, 2, false});
 }
 
 static void normal_is_never_torn(void **state)
 {
     (void)state;
-    run(&(struct work){1024, 100000, "NORMAL", scaled(600), 0, 2, 3, false});
-    run(&(struct work){512, 60000, "NORMAL", scaled(600), 0, 1, 4, true});
+    run(&(struct work){1024, 100000, "NORMAL", scaled(200), 0, 2, 3, false});
+    run(&(struct work){512, 60000, "NORMAL", scaled(200), 0, 1, 4, true});
 }
 
 static void levels_mix(void **state)
 {
     (void)state;
-    run(&(struct work){1024, 100000, NULL, scaled(300), 0, 2, 5, false});
-    run(&(struct work){4096, 1 << 20, NULL, scaled(300), 0, 1, 6, true});
+    run(&(struct work){1024, 100000, NULL, scaled(90), 0, 2, 5, false});
+    run(&(struct work){4096, 1 << 20, NULL, scaled(90), 0, 1, 6, true});
 }
 
 /* Checkpoints ran and segments were used again while all were at OFF, before the first commit at another level. */
@@ -475,8 +475,8 @@ static void a_rise_from_off_makes_all_safe(void **state)
 {
     (void)state;
     for (int rise_to = 1; rise_to <= 2; rise_to++) {
-        run(&(struct work){1024, 100000, LEVELS[rise_to], 6, scaled(300), rise_to, 7, false});
-        run(&(struct work){4096, 300000, NULL, 6, scaled(300), rise_to, 8, false});
+        run(&(struct work){1024, 100000, LEVELS[rise_to], 6, scaled(90), rise_to, 7, false});
+        run(&(struct work){4096, 300000, NULL, 6, scaled(90), rise_to, 8, false});
     }
 }
 
