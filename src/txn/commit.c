@@ -142,7 +142,11 @@ static void freed_to_pool(struct thr_conn *conn, const struct thr_plan *plan)
 /* Pages that the transaction took from the list and that nobody holds for it. */
 static struct thr_pages not_held(const struct thr_conn *conn, const struct thr_plan *plan)
 {
-    return (struct thr_pages){.at = conn->taken.at + plan->taken_held, .count = conn->taken.count - plan->taken_held};
+    struct thr_pages rest = {.count = conn->taken.count - plan->taken_held};
+
+    if (rest.count > 0) /* else there may be no array at all */
+        rest.at = conn->taken.at + plan->taken_held;
+    return rest;
 }
 
 /* Take what the plan needs of the common space. commit_lock. */
