@@ -208,6 +208,7 @@ static bool clean(int rc)
     case SQLITE_OK:
     case SQLITE_BUSY:
     case SQLITE_CANTOPEN:
+    case SQLITE_PERM:
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
     case SQLITE_FULL:
