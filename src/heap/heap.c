@@ -10,7 +10,7 @@
 
 enum {
     BATCH = 16,
-    SHARD_FREE_MAX = 64,
+    SHARD_FREE_MAX = 256,
     GROUP_BYTES_WANTED = 1 << 18,
     GROW_GROUPS = 4,        /* at once, by and by: 1 MiB */
     GATHER = 256,           /* frames to look for before the file grows */
@@ -26,7 +26,7 @@ static void lists_reset(struct thr_heap *heap)
     for (uint32_t i = 0; i < THR_SHARDS; i++)
         memset(&head->shard[i], 0, sizeof head->shard[i]);
     head->free_frames = (struct thr_frame_list){0};
-    head->frame_count = head->swept_count = head->holes = head->hole_count = 0;
+    head->frame_count = head->swept_count = head->grow_to = head->holes = head->hole_count = 0;
     head->next_frame = 1;
     atomic_store_explicit(&head->frames_used, 0, memory_order_relaxed);
 }
@@ -166,21 +166,19 @@ static int hole_fill(struct thr_heap *heap)
 static int stock_take(struct thr_heap *heap, struct thr_frames *own, bool grow)
 {
     struct thr_head *head = heap->shm->head;
-    uint32_t used, index, taken = 0;
+    uint32_t before = own->free.count, used, taken;
     int rc = SQLITE_OK;
 
     thr_mutex_lock(&head->heap_lock, UINT64_MAX);
     if (grow && head->free_frames.count == 0 && head->next_frame >= head->frame_count)
         rc = head->holes != 0 ? hole_fill(heap) : heap_grow(heap);
-    for (; taken < BATCH && rc == SQLITE_OK; taken++) {
-        if ((index = thr_list_pop(heap, &head->free_frames)) == 0) {
-            if (head->next_frame >= head->frame_count)
-                break;
-            index = head->next_frame++;
-            atomic_store_explicit(&thr_heap_frame(heap, index)->seq, THR_FRAME_PRIVATE, memory_order_relaxed);
-        }
-        thr_list_push(heap, &own->free, index);
+    if (rc == SQLITE_OK)
+        thr_list_move(heap, &own->free, &head->free_frames, BATCH);
+    for (; own->free.count < BATCH && head->next_frame < head->frame_count && rc == SQLITE_OK; head->next_frame++) {
+        atomic_store_explicit(&thr_heap_frame(heap, head->next_frame)->seq, THR_FRAME_PRIVATE, memory_order_relaxed);
+        thr_list_push(heap, &own->free, head->next_frame);
     }
+    taken = own->free.count - before;
     used = atomic_load_explicit(&head->frames_used, memory_order_relaxed) + taken;
     atomic_store_explicit(&head->frames_used, used, memory_order_relaxed);
     if (used > atomic_load_explicit(&head->frames_peak, memory_order_relaxed))
@@ -200,7 +198,7 @@ void thr_stock_give(struct thr_heap *heap, struct thr_frame_list *list)
     used = atomic_load_explicit(&head->frames_used, memory_order_relaxed);
     THR_ASSERT(used >= list->count);
     atomic_store_explicit(&head->frames_used, used - list->count, memory_order_relaxed);
-    thr_list_splice(heap, &head->free_frames, list);
+    thr_list_prepend(heap, &head->free_frames, list);
     thr_mutex_unlock(&head->heap_lock);
 }
 
@@ -285,7 +283,7 @@ void thr_frames_settle(struct thr_heap *heap, struct thr_frames *own)
     shard->fresh += own->retired.count;
     thr_list_splice(heap, &shard->young, &own->retired);
     if (shard->free.count + own->free.count <= heap->shard_free)
-        thr_list_splice(heap, &shard->free, &own->free);
+        thr_list_prepend(heap, &shard->free, &own->free);
     thr_mutex_unlock(&head->shard_lock[at]);
     thr_stock_give(heap, &own->free);
 }

@@ -56,4 +56,33 @@ static inline void thr_list_splice(const struct thr_heap *heap, struct thr_frame
     *from = (struct thr_frame_list){0};
 }
 
+/* All of `from` to the front of `to`: free frames that were used last, and may be in a processor's cache, go first. */
+static inline void thr_list_prepend(const struct thr_heap *heap, struct thr_frame_list *to, struct thr_frame_list *from)
+{
+    thr_list_splice(heap, from, to);
+    *to = *from;
+    *from = (struct thr_frame_list){0};
+}
+
+/* The first `count` of `from`, if it has so many, to the front of `to`. */
+static inline void thr_list_move(const struct thr_heap *heap, struct thr_frame_list *to, struct thr_frame_list *from,
+                                 uint32_t count)
+{
+    struct thr_frame_list moved = *from;
+
+    if (count == 0 || from->count == 0)
+        return;
+    if (count < from->count) {
+        moved.last = from->first;
+        for (moved.count = 1; moved.count < count; moved.count++)
+            moved.last = thr_heap_frame(heap, moved.last)->garbage_next;
+        from->first = thr_heap_frame(heap, moved.last)->garbage_next;
+        from->count -= count;
+        thr_heap_frame(heap, moved.last)->garbage_next = 0;
+    } else {
+        *from = (struct thr_frame_list){0};
+    }
+    thr_list_prepend(heap, to, &moved);
+}
+
 #endif

@@ -13,7 +13,12 @@
 #include "../os/point.h"
 #include "list.h"
 
-enum { SNAPSHOTS_MAX = 512, TAKE_LOOKS = 512 };
+enum {
+    SNAPSHOTS_MAX = 512,
+    TAKE_LOOKS = 512,
+    GROWTH_SHARE =
+        16, /* a gathering that finds less than this part of the heap lets it grow by as much without another */
+};
 
 /* The snapshots in use, ascending. With more than SNAPSHOTS_MAX of them, `all_from` covers the rest. */
 struct in_use {
@@ -226,7 +231,7 @@ static void reclaim(struct thr_heap *heap, struct thr_shard *shard, const struct
 void thr_shard_take(struct thr_heap *heap, struct thr_frames *own, uint32_t want)
 {
     struct thr_head *head = heap->shm->head;
-    uint32_t at = own->shard % THR_SHARDS, index;
+    uint32_t at = own->shard % THR_SHARDS;
     struct thr_shard *shard = &head->shard[at];
     struct thr_frame_list free = {0};
     struct in_use use;
@@ -235,11 +240,11 @@ void thr_shard_take(struct thr_heap *heap, struct thr_frames *own, uint32_t want
         return;
     if (shard->free.count < want && wake(heap, shard, false, &use))
         reclaim(heap, shard, &use, TAKE_LOOKS, UINT32_MAX, &free);
-    while (own->free.count < want &&
-           ((index = thr_list_pop(heap, &free)) != 0 || (index = thr_list_pop(heap, &shard->free)) != 0))
-        thr_list_push(heap, &own->free, index);
+    thr_list_move(heap, &own->free, &free, want);
+    if (own->free.count < want)
+        thr_list_move(heap, &own->free, &shard->free, want - own->free.count);
     if (shard->free.count + free.count <= heap->shard_free)
-        thr_list_splice(heap, &shard->free, &free);
+        thr_list_prepend(heap, &shard->free, &free);
     thr_mutex_unlock(&head->shard_lock[at]);
     thr_stock_give(heap, &free);
 }
@@ -271,16 +276,22 @@ uint32_t thr_frames_gather(struct thr_heap *heap, uint32_t want, bool wait)
 {
     struct thr_head *head = heap->shm->head;
     struct in_use use;
-    uint32_t found = 0;
+    uint32_t found = 0, enough = 0;
     bool all = wait;
 
     THR_POINT("gather");
-    if (!all) {
+    if (!wait) {
         thr_mutex_lock(&head->heap_lock, UINT64_MAX);
+        enough = head->frame_count / GROWTH_SHARE;
+        if (head->frame_count < head->grow_to) {
+            thr_mutex_unlock(&head->heap_lock);
+            return 0;
+        }
         all = head->frame_count - head->swept_count >= head->frame_count / 8;
         if (all)
             head->swept_count = head->frame_count;
         thr_mutex_unlock(&head->heap_lock);
+        want = want > enough ? want : enough;
     }
     for (uint32_t at = 0; at < THR_SHARDS && found < want; at++) {
         struct thr_shard *shard = &head->shard[at];
@@ -293,10 +304,15 @@ uint32_t thr_frames_gather(struct thr_heap *heap, uint32_t want, bool wait)
         if (wait)
             thr_list_splice(heap, &free, &shard->free);
         if (wake(heap, shard, all, &use))
-            reclaim(heap, shard, &use, UINT32_MAX, want, &free);
+            reclaim(heap, shard, &use, UINT32_MAX, want - found, &free);
         thr_mutex_unlock(&head->shard_lock[at]);
         found += free.count;
         thr_stock_give(heap, &free);
+    }
+    if (!wait && found < want) {
+        thr_mutex_lock(&head->heap_lock, UINT64_MAX);
+        head->grow_to = head->frame_count + enough;
+        thr_mutex_unlock(&head->heap_lock);
     }
     return found;
 }

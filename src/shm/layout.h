@@ -138,6 +138,7 @@ struct thr_conflict_page {
  *   next_frame     any connection              heap_lock; the first frame that was never used
  *   frame_count    any connection              heap_lock; frames of the file `heap`; those in holes have no disk space
  *   swept_count    any connection              heap_lock; frame_count when all shards were last gone through
+ *   grow_to        any connection              heap_lock; so far the file grows before all shards are gone through again
  *   holes          any connection              heap_lock; list of groups without disk space, by their first frame
  *   hole_count     any connection              heap_lock; how many
  *   frames_used    any connection              heap_lock; neither in the common stock nor in holes
@@ -185,6 +186,7 @@ struct thr_head {
     uint32_t next_frame;
     uint32_t frame_count;
     uint32_t swept_count;
+    uint32_t grow_to;
     uint32_t holes;
     uint32_t hole_count;
     _Atomic uint32_t frames_used;

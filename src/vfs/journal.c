@@ -216,30 +216,36 @@ static int deliver_page(struct thr_main_file *main, uint32_t part, uint32_t entr
     return SQLITE_OK;
 }
 
-/* Bytes of an entry of this part. *got_out: how many. */
+/* Bytes of an entry of this part, up to `bytes`. *got_out: how many. */
 static int read_entry(struct thr_main_file *main, uint32_t part, int64_t offset, uint8_t *to, int bytes, int *got_out)
 {
     struct thr_journal *journal = &main->journal;
     int64_t in_part = offset - journal->parts[part].at - sector_of(journal), at = in_part % stride_of(journal);
     uint32_t entry = journal->parts[part].first + (uint32_t)(in_part / stride_of(journal));
-    int64_t page_size = page_size_of(journal);
-    uint8_t *whole;
-    int rc;
+    int64_t page_size = page_size_of(journal), page_end = 4 + page_size;
+    int64_t until = at < 4 ? 4 : at < page_end ? page_end : page_end + 4;
+    uint8_t edge[4], *page;
+    int rc = SQLITE_OK;
 
-    if (at == 4 && bytes == page_size) {
-        *got_out = bytes;
+    *got_out = bytes < (int)(until - at) ? bytes : (int)(until - at);
+    if (at == 4 && bytes >= page_size)
         return deliver_page(main, part, entry, to);
+    if (at < 4) {
+        thr_put32(edge, journal->entries[entry].pgno);
+        memcpy(to, edge + at, (size_t)*got_out);
+        return SQLITE_OK;
     }
-    if ((whole = thr_os_alloc((size_t)stride_of(journal))) == NULL)
-        return SQLITE_NOMEM;
-    thr_put32(whole, journal->entries[entry].pgno);
-    rc = at + bytes <= 4 || (at >= 4 + page_size && journal->delivered == entry + 1)
-             ? SQLITE_OK
-             : deliver_page(main, part, entry, whole + 4);
-    thr_put32(whole + 4 + page_size, journal->checksum);
-    *got_out = bytes < (int)(stride_of(journal) - at) ? bytes : (int)(stride_of(journal) - at);
-    memcpy(to, whole + at, (size_t)*got_out);
-    thr_os_free(whole);
+    if (at < page_end || journal->delivered != entry + 1) {
+        if ((page = thr_os_alloc((size_t)page_size)) == NULL)
+            return SQLITE_NOMEM;
+        if ((rc = deliver_page(main, part, entry, page)) == SQLITE_OK && at < page_end)
+            memcpy(to, page + at - 4, (size_t)*got_out);
+        thr_os_free(page);
+    }
+    if (rc == SQLITE_OK && at >= page_end) {
+        thr_put32(edge, journal->checksum);
+        memcpy(to, edge + at - page_end, (size_t)*got_out);
+    }
     return rc;
 }
 
