@@ -166,12 +166,14 @@ static void find_bounds(struct thr_db *db)
     THR_ASSERT(db->checkpoint_pages <= db->checkpoint_end);
 }
 
-/* Cut off what the file has past the end of the database, if nobody can look at it any more: no snapshot from before the
- * horizon is in use, and no connection points into the file. What came past that end since the horizon is in the heap.
+/* Cut off what the file has past the end of the database, be it pages or the trailer that a cycle has put where they could
+ * have been; if nobody can look at it any more: no snapshot from before the horizon is in use, and no connection points
+ * into the file. What came past that end since the horizon is in the heap.
  * Between cycles only: one that is under way relies on what it has written. checkpoint_lock. */
 static int shrink(struct thr_db *db)
 {
     struct thr_head *head = db->shm.head;
+    int64_t end = atomic_load_explicit(&db->base.bytes, memory_order_relaxed);
     uint32_t pages = db->file_pages;
     uint64_t seq;
     int rc = SQLITE_OK;
@@ -184,7 +186,8 @@ static int shrink(struct thr_db *db)
     if (pages_as_of(head, seq) > pages) /* it would only grow again */
         pages = pages_as_of(head, seq);
     thr_mutex_unlock(&head->commit_lock);
-    if (atomic_load_explicit(&db->base.bytes, memory_order_relaxed) <= (int64_t)pages * db->heap.page_size ||
+    end = end > db->base.span.trailer_at ? end : db->base.span.trailer_at;
+    if (end <= (int64_t)pages * db->heap.page_size ||
         thr_oldest_snapshot(&db->shm, false, UINT64_MAX) < atomic_load_explicit(&head->horizon, memory_order_relaxed))
         return SQLITE_OK;
     atomic_store_explicit(&head->passing_seq, UINT64_MAX, memory_order_seq_cst); /* pairs with hold_base() */
