@@ -161,12 +161,28 @@ static int hole_fill(struct thr_heap *heap)
     return SQLITE_OK;
 }
 
+/* Frames that were never used: the first store to each page of the mapping costs a fault, unless many are made ready at
+ * once. */
+static void populate(const struct thr_heap *heap, uint32_t first, uint32_t end)
+{
+    const uintptr_t mask = 4095;
+
+    for (uint32_t next; first < end; first = next) {
+        uintptr_t from = (uintptr_t)thr_heap_page(heap, first) & ~mask, to;
+
+        next = ((first >> heap->group_shift) + 1) << heap->group_shift;
+        next = next < end ? next : end;
+        to = ((uintptr_t)thr_heap_page(heap, next - 1) + heap->page_size + mask) & ~mask;
+        thr_os_populate((void *)from, to - from);
+    }
+}
+
 /* Move up to BATCH frames from the common stock to `own`. `grow`: from the disk, if there are none. SQLITE_OK also if it got
  * none without that. */
 static int stock_take(struct thr_heap *heap, struct thr_frames *own, bool grow)
 {
     struct thr_head *head = heap->shm->head;
-    uint32_t before = own->free.count, used, taken;
+    uint32_t before = own->free.count, used, taken, fresh, end;
     int rc = SQLITE_OK;
 
     thr_mutex_lock(&head->heap_lock, UINT64_MAX);
@@ -174,6 +190,7 @@ static int stock_take(struct thr_heap *heap, struct thr_frames *own, bool grow)
         rc = head->holes != 0 ? hole_fill(heap) : heap_grow(heap);
     if (rc == SQLITE_OK)
         thr_list_move(heap, &own->free, &head->free_frames, BATCH);
+    fresh = head->next_frame;
     for (; own->free.count < BATCH && head->next_frame < head->frame_count && rc == SQLITE_OK; head->next_frame++) {
         atomic_store_explicit(&thr_heap_frame(heap, head->next_frame)->seq, THR_FRAME_PRIVATE, memory_order_relaxed);
         thr_list_push(heap, &own->free, head->next_frame);
@@ -183,7 +200,9 @@ static int stock_take(struct thr_heap *heap, struct thr_frames *own, bool grow)
     atomic_store_explicit(&head->frames_used, used, memory_order_relaxed);
     if (used > atomic_load_explicit(&head->frames_peak, memory_order_relaxed))
         atomic_store_explicit(&head->frames_peak, used, memory_order_relaxed);
+    end = head->next_frame;
     thr_mutex_unlock(&head->heap_lock);
+    populate(heap, fresh, end);
     return rc;
 }
 

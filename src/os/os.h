@@ -115,6 +115,8 @@ int thr_os_map_some(int fd, size_t *bytes, size_t least, unsigned divisor, bool 
 /* The same from an offset (page-aligned), optionally touching every page now so that no fault comes later. Populating
  * is a hint (for stores it needs Linux 5.14), and makes a writable mapping's pages dirty. */
 int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool populate, void **at_out);
+/* Touch those pages (page-aligned) of a writable mapping: the same hint. */
+void thr_os_populate(void *at, size_t bytes);
 void thr_os_unmap(void *at, size_t bytes);
 /* Children that are forked off from now on do not get that mapping, and so do not keep its file, with the locks on it. */
 void thr_os_map_hide(void *at, size_t bytes);

@@ -34,14 +34,21 @@ int thr_os_map_at(int fd, int64_t offset, size_t bytes, bool writable, bool popu
 {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     int flags = populate && !writable ? MAP_SHARED | MAP_POPULATE : MAP_SHARED;
-    int rc, err = 0;
+    int rc;
 
     rc = map(bytes, protection, flags, fd, offset, thr_os_fault_fd(THR_OS_MAP, fd), at_out);
-    /* MAP_POPULATE maps shared pages for reading only; the first store to each would still fault. Failure costs those
-     * faults and nothing else. */
+    /* MAP_POPULATE maps shared pages for reading only; the first store to each would still fault. */
     if (rc == SQLITE_OK && populate && writable)
-        THR_OS_TRY(err, madvise(*at_out, bytes, MADV_POPULATE_WRITE));
+        thr_os_populate(*at_out, bytes);
     return rc;
+}
+
+void thr_os_populate(void *at, size_t bytes)
+{
+    int err = 0;
+
+    THR_OS_TRY(err, madvise(at, bytes, MADV_POPULATE_WRITE));
+    (void)err; /* it costs the faults, and nothing else */
 }
 
 int thr_os_map_some(int fd, size_t *bytes, size_t least, unsigned divisor, bool writable, void **at_out)
