@@ -2,7 +2,9 @@
  * of them read, and that agrees with the clock. See support/history.h for how that is found out.
  *
  * Rows are lists that transactions append to; half of the rows are not there at first, and ranges are read, so that
- * phantoms would show. In one shape every other row is in another database, attached. Built with THR_FAULTS, threads also yield and sleep at the named points inside the engine.
+ * phantoms would show. What is taken back to a savepoint is never seen. In some shapes every other row is in another
+ * database, attached, and indexes come and go meanwhile. Built with THR_FAULTS, threads also yield and sleep at the named
+ * points inside the engine.
  *
  * SPDX-License-Identifier: MIT */
 #include "history.h"
@@ -15,7 +17,7 @@
 #include "fault.h"
 #endif
 
-#define THREADS 4
+#define THREADS_MAX 8
 #define MAX_LIST 8192
 #define RANGE 4
 
@@ -25,12 +27,15 @@ struct shape {
     int page_size;
     int pad;
     const char *settings;
+    int threads;
     bool two; /* odd rows are in another database */
+    bool ddl; /* a thread of its own creates and drops indexes */
 };
 
 static char path[PATH_SIZE], other[PATH_SIZE];
 static const struct shape *shape;
 static struct history *history;
+static _Atomic int clients_left;
 
 struct client {
     int number;
@@ -92,6 +97,23 @@ static int append_to(struct client *c, int row)
     return rc;
 }
 
+/* Appends that the transaction takes back, unless it keeps them. */
+static int append_in_savepoint(sqlite3 *db, struct client *c, int row, bool keep)
+{
+    int rc;
+
+    if ((rc = db_try(db, "SAVEPOINT s")) != SQLITE_OK)
+        return rc;
+    bind_append(c->append[row % 2], row, history_token(c->txn));
+    if ((rc = stmt_run(c->append[row % 2])) != SQLITE_OK)
+        return rc;
+    if (keep)
+        history_append(c->txn, row);
+    else if ((rc = db_try(db, "ROLLBACK TO s")) != SQLITE_OK)
+        return rc;
+    return db_try(db, "RELEASE s");
+}
+
 static int body(sqlite3 *db, void *arg)
 {
     struct client *c = arg;
@@ -99,15 +121,16 @@ static int body(sqlite3 *db, void *arg)
     int steps = 1 + prng_below(&prng, 5);
     int rc = SQLITE_OK;
 
-    (void)db;
     for (int i = 0; i < steps && rc == SQLITE_OK; i++) {
         int row = prng_below(&prng, shape->rows - RANGE);
-        int what = prng_below(&prng, 6);
+        int what = prng_below(&prng, 7);
 
         if (what == 0)
             rc = read_range(c, row, RANGE);
         else if (what < 3 || c->reads_only)
             rc = read_range(c, row, 1);
+        else if (what == 6)
+            rc = append_in_savepoint(db, c, row, prng_chance(&prng, 2));
         else
             rc = append_to(c, row);
         if (rc == SQLITE_OK && prng_chance(&prng, 50))
@@ -232,6 +255,28 @@ static void client_thread(void *arg)
         stmt_end(c->returning[odd]);
     }
     db_close(db);
+    clients_left--;
+}
+
+/* Creates and drops indexes, in both databases at once if there are two. */
+static void ddl_thread(void *arg)
+{
+    sqlite3 *db = db_open(path);
+
+    (void)arg;
+    if (shape->two)
+        db_exec(db, "ATTACH 'file:%s?vfs=%s' AS other", other, db_vfs());
+    for (int i = 0; clients_left > 0 && !check_any_failed(); i++) {
+        const char *what = i % 2 == 0 ? "CREATE INDEX %s.x ON t(length(list))" : "DROP INDEX %s.x";
+
+        db_exec(db, "BEGIN IMMEDIATE");
+        db_exec(db, what, "main");
+        if (shape->two)
+            db_exec(db, what, "other");
+        db_exec(db, "COMMIT");
+        sleep_ms(2);
+    }
+    db_close(db);
 }
 
 /* What stock SQLite finds after the last close is the last state of each row. */
@@ -257,24 +302,28 @@ static void create(const char *at)
 
 static void run_shape(const struct shape *the_shape, int number)
 {
-    struct client clients[THREADS];
+    struct client clients[THREADS_MAX];
     const char *error;
     int rounds = scaled(1500);
 
     shape = the_shape;
+    clients_left = shape->threads;
     create(path_new(path, "serial"));
     if (shape->two)
         create(path_new(other, "serial-other"));
-    history = history_new(shape->rows, THREADS, rounds * 40);
+    history = history_new(shape->rows, shape->threads, rounds * 40);
 #ifdef THR_FAULTS
     fault_reset();
     fault_seed(prng_seed() + (uint64_t)number);
     (void)fault_disturb(NULL, 40, 200000);
 #endif
-    for (int i = 0; i < THREADS; i++) {
-        clients[i] = (struct client){.number = i, .rounds = rounds, .prng = prng_new((uint64_t)(number * THREADS + i))};
+    for (int i = 0; i < shape->threads; i++) {
+        clients[i] = (struct client){
+            .number = i, .rounds = rounds, .prng = prng_new((uint64_t)(number * THREADS_MAX + i))};
         thread_start(client_thread, &clients[i]);
     }
+    if (shape->ddl)
+        thread_start(ddl_thread, NULL);
     threads_join();
 #ifdef THR_FAULTS
     fault_reset();
@@ -288,22 +337,24 @@ static void run_shape(const struct shape *the_shape, int number)
     error = history_check(history);
     if (error != NULL)
         check_failed(__FILE__, __LINE__, "%s: %s", shape->name, error);
-    CHECK(history_committed(history) == THREADS * rounds);
+    CHECK(history_committed(history) == shape->threads * rounds);
     history_free(history);
 }
 
 static void histories_are_serializable(void **state)
 {
     static const struct shape shapes[] = {
-        {"one hot page", 12, 4096, 10, "", false},
-        {"a row to a page", 60, 512, 300, "", false},
-        {"a row to a page, small cache", 60, 512, 300, "PRAGMA cache_size=4", false},
-        {"mapped", 60, 4096, 1000, "PRAGMA mmap_size=100000000", false},
-        {"mapped, small cache", 60, 1024, 1000, "PRAGMA mmap_size=100000000; PRAGMA cache_size=2", false},
-        {"large pages", 40, 65536, 20000, "", false},
-        {"rows of many pages", 40, 512, 5000, "", false},
-        {"few conflicts", 1500, 1024, 50, "", false},
-        {"two databases", 60, 512, 300, "", true},
+        {"one hot page", 12, 4096, 10, "", 4, false, false},
+        {"a row to a page", 60, 512, 300, "", 4, false, false},
+        {"a row to a page, small cache", 60, 512, 300, "PRAGMA cache_size=4", 4, false, false},
+        {"mapped", 60, 4096, 1000, "PRAGMA mmap_size=100000000", 4, false, false},
+        {"mapped, small cache", 60, 1024, 1000, "PRAGMA mmap_size=100000000; PRAGMA cache_size=2", 4, false, false},
+        {"large pages", 40, 65536, 20000, "", 4, false, false},
+        {"rows of many pages", 40, 512, 5000, "", 4, false, false},
+        {"few conflicts", 1500, 1024, 50, "", 4, false, false},
+        {"two databases", 60, 512, 300, "", 4, true, false},
+        {"indexes", 60, 1024, 300, "", 4, false, true},
+        {"two databases, indexes, small cache", 80, 512, 300, "PRAGMA cache_size=4", 8, true, true},
     };
 
     (void)state;
