@@ -129,6 +129,13 @@ uint64_t thr_cut_take(struct thr_conn *conn, enum thr_cut cut, uint64_t *extent_
     return conn->held;
 }
 
+void thr_cut_leave(struct thr_conn *conn)
+{
+    let_go(conn);
+    if (conn->snapshot == 0)
+        thr_turn_release(conn);
+}
+
 void thr_cut_end(struct thr_conn *conn)
 {
     struct thr_conn *member = conn;

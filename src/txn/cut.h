@@ -22,5 +22,8 @@ enum thr_cut thr_cut_choose(struct thr_conn *conn);
 uint64_t thr_cut_take(struct thr_conn *conn, enum thr_cut cut, uint64_t *extent_out);
 /* The transaction has ended in this database. */
 void thr_cut_end(struct thr_conn *conn);
+/* It is about to leave the others (thr_group_leave()), perhaps in the middle of their transaction: what was announced for
+ * it by one of them none of them would let go of. */
+void thr_cut_leave(struct thr_conn *conn);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "vfs.h"
 
+#include "../txn/cut.h"
 #include "../txn/group.h"
 
 enum { BUCKETS = 256 };
@@ -18,13 +19,18 @@ static struct thr_main_file **bucket_of(const sqlite3 *db)
     return &families[((uintptr_t)db >> 6) * 2654435761u / 64 % BUCKETS];
 }
 
-/* With a shared cache two connections use one file: then it keeps to itself. */
+/* SQLite tells it again for each connection that shares the cache of the first one. What such a file is in the middle of
+ * may be any connection's transaction, so it has no family any more, and commits by itself. */
 void thr_family_join(struct thr_main_file *file, sqlite3 **db)
 {
     struct thr_main_file **bucket = bucket_of(*db), *other;
 
-    if (file->db != NULL)
+    if (file->db != NULL) {
+        if (file->family != NULL)
+            thr_cut_leave(file->conn);
+        thr_family_leave(file);
         return;
+    }
     file->db = db;
     file->family = *db;
     pthread_mutex_lock(&families_lock);

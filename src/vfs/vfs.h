@@ -87,7 +87,7 @@ void thr_db_identity(const struct thr_open_db *open_db, sqlite3_int64 *id);
 uint32_t thr_fork_count(void);
 
 /* group.c: the databases of one connection of SQLite */
-/* SQLITE_FCNTL_PDB: `file` belongs to *db. */
+/* SQLITE_FCNTL_PDB: `file` belongs to *db, or, the second time, to several connections. */
 void thr_family_join(struct thr_main_file *file, sqlite3 **db);
 void thr_family_leave(struct thr_main_file *file);
 /* thr_group_sync() for a commit of SQLite's. */
