@@ -29,6 +29,7 @@ struct thr_journal {
     uint32_t count, capacity;
     uint32_t delivered, checksum; /* entry + 1 that was read last, and what belongs to it; 0: none */
     bool rolling_back;            /* the pager reads it from the end: it is about to play it back */
+    bool unfinished;              /* of the last entry the checksum, which comes last, was not written so far */
     bool names_super;             /* the name of a super-journal came after the last entry */
 };
 

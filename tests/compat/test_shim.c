@@ -18,6 +18,7 @@ struct shim_file {
 
 static sqlite3_vfs shim;
 static int manners;
+static int writes_until_full; /* then one fails; 0: none */
 
 static sqlite3_file *real_of(sqlite3_file *file)
 {
@@ -44,6 +45,8 @@ static int shim_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 offs
 
 static int shim_write(sqlite3_file *file, const void *from, int bytes, sqlite3_int64 offset)
 {
+    if (writes_until_full > 0 && --writes_until_full == 0)
+        return SQLITE_FULL;
     return real_of(file)->pMethods->xWrite(real_of(file), from, bytes, offset);
 }
 
@@ -262,6 +265,38 @@ static void controls_that_are_held_back(void **state)
     oracle_check(path);
 }
 
+/* Any write fails once, in the middle of an entry of the journal, too: the transaction is rolled back, or it goes on without
+ * the statement. */
+static void each_write_fails_once(void **state)
+{
+    char path[PATH_SIZE];
+    sqlite3 *db = open_shim(path_new(path, "full"));
+    int failed = 0, went_on = 0;
+
+    (void)state;
+    db_exec(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE, pad);"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<60) "
+                "INSERT INTO t SELECT i, i, zeroblob(900) FROM n");
+    for (int write = 1; failed == write - 1; write++) {
+        uint64_t before = db_hash_all(db);
+
+        db_exec(db, "BEGIN");
+        writes_until_full = write;
+        failed += db_try(db, "UPDATE t SET v=v+100, pad=zeroblob(901)") == SQLITE_FULL;
+        writes_until_full = 0;
+        if (!sqlite3_get_autocommit(db)) {
+            went_on += failed == write;
+            db_exec(db, "UPDATE t SET pad=id WHERE id%%7=3");
+            db_exec(db, "ROLLBACK");
+        }
+        CHECK(db_hash_all(db) == before);
+        db_check_text(db, "PRAGMA integrity_check", "ok");
+    }
+    CHECK(failed > 20 && went_on > 20);
+    db_close(db);
+    oracle_check(path);
+}
+
 static void die_in_a_transaction(void *path)
 {
     sqlite3 *db = db_stock(path);
@@ -311,6 +346,7 @@ int main(void)
         cmocka_unit_test(every_kind_of_vfs_above),
         cmocka_unit_test(all_or_nothing_behind_a_shim),
         cmocka_unit_test(controls_that_are_held_back),
+        cmocka_unit_test(each_write_fails_once),
         cmocka_unit_test(a_hot_journal_beside_a_database_without_locks),
     };
 
