@@ -44,12 +44,13 @@ proc throng_handle_of {path} {
   return ""
 }
 
-# A file in use is copied as its users are told to copy it: by the backup API.
+# A file in use is copied as its users are told to copy it: by the backup API, and without its directory.
 proc throng_copy {arguments} {
   set names {}
   foreach argument $arguments {
     if {![string match -* $argument]} {lappend names $argument}
   }
+  if {[string match *-journal [lindex $names 0]] && [file_stock isdirectory [lindex $names 0]]} {return 1}
   if {[llength $names] == 2} {
     set handle [throng_handle_of [lindex $names 0]]
     if {$handle ne "" && ![file_stock isdirectory [lindex $names 1]]} {
