@@ -5,6 +5,7 @@ on the package alone.
 """
 # SPDX-License-Identifier: MIT
 import concurrent.futures
+import fcntl
 import glob
 import os
 import re
@@ -148,11 +149,13 @@ def compile_all(folder, cflags):
 def build(program, library=None):
     """The test program. `library`: the engine, if meson has built it; else it is built."""
     os.makedirs(WORK, exist_ok=True)
+    lock = open(os.path.join(WORK, "lock"), "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)    # until the end of this function
     if not os.path.exists(os.path.join(TCL, "tclConfig.sh")):
         print("sqlite-suite: SKIPPED: Tcl is missing (Debian: tcl8.6-dev dpkg-dev zlib1g-dev)", flush=True)
         sys.exit(SKIPPED)
     fetch()
-    library = library or engine(program)
+    library = os.path.abspath(library) if library else engine(program)
     folder = os.path.join(WORK, program)
     target = os.path.join(folder, "fixture")    # not testfixture, which make would take for its own
     ours = glob.glob(os.path.join(HERE, "*.c"))
