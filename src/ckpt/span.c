@@ -210,8 +210,11 @@ int thr_span_cut(struct thr_base *base, int64_t bytes)
     int rc;
 
     base->span.trailer_at = bytes;
-    if ((rc = trailer_write(base, &base->span)) == SQLITE_OK)
-        rc = thr_os_truncate(base->fd, bytes + TRAILER_BYTES);
+    if ((rc = trailer_write(base, &base->span)) != SQLITE_OK)
+        return rc;
+    THR_POINT("cut-trailer");
+    rc = thr_os_truncate(base->fd, bytes + TRAILER_BYTES);
+    THR_POINT("cut-off");
     if (rc == SQLITE_OK)
         atomic_store_explicit(&base->bytes, bytes, memory_order_release); /* pairs with thr_base_read() */
     return rc;
