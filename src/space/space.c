@@ -9,6 +9,10 @@
 #include "../os/point.h"
 #include "moves.h"
 
+#ifdef THR_FAULTS
+_Atomic uint32_t thr_lock_byte = 0x40000000u;
+#endif
+
 /* space_lock. */
 static void own_pages_to_pool(struct thr_shm *shm, const struct thr_stripe *stripe, uint32_t page_size)
 {

@@ -20,10 +20,17 @@
 #define THR_SPARE_MAX 4096u
 #define THR_PAGE_MAX 1073741822u
 
-/* Page number at the 1 GiB lock byte; it is never used (SQLite's file format, "The Lock-Byte Page"). */
+/* Page number at the 1 GiB lock byte; it is never used (SQLite's file format, "The Lock-Byte Page"). SQLite's own tests
+ * move that byte, so that small databases have such a page; the test program tells us. */
+#ifdef THR_FAULTS
+extern _Atomic uint32_t thr_lock_byte;
+#else
+#define thr_lock_byte 0x40000000u
+#endif
+
 static inline uint32_t thr_lock_page(uint32_t page_size)
 {
-    return 0x40000000u / page_size + 1;
+    return thr_lock_byte / page_size + 1;
 }
 
 /* A connection's hold on free pages. What its pager is shown (the chain) and what is held for it (the pages) are two

@@ -30,6 +30,7 @@ proc throng_handles {} {
 }
 
 proc throng_settle {} {
+  throng_recover_all
   foreach handle [throng_handles] {
     catch {$handle eval {PRAGMA wal_checkpoint(TRUNCATE)}}
   }
@@ -122,47 +123,6 @@ if {[info procs do_multiclient_test] ne ""} {
   }
 }
 
-# --- faults: injected into Throng's system calls (inject.c) instead of into a VFS above or below ---
+# --- faults ---
 
-# A step of a checkpoint that fails is tried again later, and no statement fails by it: an error that was met and not
-# reported is no fault. What the database holds is compared all the same.
-if {[info procs do_ioerr_test] ne "" && [info procs do_ioerr_stock] eq ""} {
-  rename do_ioerr_test do_ioerr_stock
-  set body [info body do_ioerr_stock]
-  set strict {expr { ($s && !$r && !$q) || (!$s && $r && $q) }}
-  if {[string first $strict $body] < 0} {error "do_ioerr_test is not what it was"}
-  proc do_ioerr_test {testname args} [string map [list $strict {expr { ($s && !$r && !$q) || (!$s && $q) }}] $body]
-}
-
-# In a process of its own, which ends at a sync of Throng's files.
-if {[info procs crashsql] ne ""} {
-  proc crashsql {args} {
-    set delay 1
-    set seed 0
-    set opendb {sqlite3 db test.db}
-    set body {}
-    foreach {option value} [lrange $args 0 end-1] {
-      switch -glob -- $option {
-        -delay* {set delay $value}
-        -seed* {set seed $value}
-        -opendb {set opendb [string map {{-vfs crash} {}} $value]}
-        -tclbody {set body $value}
-      }
-    }
-    set script [open crash.tcl w]
-    puts $script "sqlite3_test_control_pending_byte $::sqlite_pending_byte"
-    puts $script "autoinstall_test_functions"
-    if {$opendb ne ""} {
-      puts $script $opendb
-      puts $script {db eval {PRAGMA synchronous=FULL; SELECT * FROM sqlite_master; PRAGMA cache_size=10}}
-      if {$seed} {puts $script "db eval {SELECT randomblob([expr {$seed % 10007 + 1}])}"}
-    }
-    puts $script $body
-    if {[lindex $args end] ne ""} {puts $script "db eval {[lindex $args end]}"}
-    close $script
-    set ::env(THRONG_SUITE_CRASH) $delay
-    set code [catch {exec [info nameofexec] crash.tcl >@stdout 2>@stdout} msg]
-    unset ::env(THRONG_SUITE_CRASH)
-    list $code $msg
-  }
-}
+source [file_stock join [file_stock dirname $::env(THRONG_HARNESS)] faults.tcl]
