@@ -490,8 +490,9 @@ int thr_commit_end(struct thr_conn *conn)
     if (rc == SQLITE_OK) {
         freed_to_pool(conn, conn->plan);
         settle(conn, conn->plan, seq);
-    } else {
+    } else { /* its pager goes on with what was visible before, and so with the free pages of that */
         thr_stripe_forget(&conn->stripe);
+        conn->cache_seq = 0;
     }
     atomic_store_explicit(&conn->slot->committed, 0, memory_order_seq_cst);
     thr_txn_discard(conn); /* what was not worth publishing must not be read again */

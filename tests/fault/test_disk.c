@@ -76,6 +76,21 @@ static void a_failed_sync_is_final(void **state)
     }
 }
 
+/* Property: after a failed sync each connection shows a whole database, also the one whose commit had taken pages from the
+ * free list. */
+static void a_failed_sync_leaves_the_free_list_whole(void **state)
+{
+    struct fault_rule rule = {.call = THR_OS_SYNC, .path = "log-", .nth = 1, .count = 1, .err = EIO};
+    sqlite3 *db = create("free", "", "FULL");
+
+    (void)state;
+    db_exec(db, "CREATE TABLE gone(x); INSERT INTO gone VALUES(zeroblob(20000)); DROP TABLE gone");
+    (void)fault_add(&rule);
+    CHECK_EQUAL(db_try(db, "INSERT INTO t(x) VALUES(zeroblob(9000))"), SQLITE_IOERR_FSYNC);
+    db_check_text(db, "PRAGMA integrity_check", "ok");
+    check_rows(db, 0);
+}
+
 /* Space runs out while the log or the heap grows: SQLITE_FULL, the transaction is gone, the next one works when there is
  * room again. ENOSPC and EDQUOT are the same. */
 static void space_runs_out_and_comes_back(void **state)
@@ -254,6 +269,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_sync_is_final),
+        cmocka_unit_test(a_failed_sync_leaves_the_free_list_whole),
         cmocka_unit_test(space_runs_out_and_comes_back),
         cmocka_unit_test(closed_without_room),
         cmocka_unit_test(no_fallocate),
