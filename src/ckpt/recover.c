@@ -353,7 +353,7 @@ static int end_again(const struct thr_scan *scan, struct thr_base *base, const s
     bool finished = scan->horizon.closed && found->span.identity == scan->horizon.identity;
     int rc;
 
-    if (!found->marked && !found->has_trailer)
+    if (!found->marked && !found->has_trailer && !found->blank)
         return SQLITE_OK;
     rc = thr_span_end(base, finished ? (int64_t)found->page_count * found->page_size : found->bytes);
     return rc == SQLITE_OK ? thr_os_sync(base->fd) : rc;

@@ -95,6 +95,22 @@ static bool is_database(const uint8_t *page1)
            (page_size & (page_size - 1)) == 0;
 }
 
+/* A file of zeros, no longer than the stand-in of a first page and its trailer: it was empty, and of the mark that it was
+ * given nothing has reached the disk but the room. */
+static int is_blank(const struct thr_base *base, int64_t bytes, bool *out)
+{
+    uint8_t all[STAND_IN_BYTES + TRAILER_BYTES];
+    size_t got = 0;
+    int rc = SQLITE_OK;
+
+    *out = bytes > 0 && bytes <= (int64_t)sizeof all;
+    if (*out && (rc = thr_os_read(base->fd, all, (size_t)bytes, 0, &got)) != SQLITE_OK)
+        return rc;
+    for (size_t i = 0; i < got && *out; i++)
+        *out = all[i] == 0;
+    return SQLITE_OK;
+}
+
 int thr_span_read(struct thr_base *base, struct thr_span_found *out)
 {
     uint8_t page1[THR_P1_HEADER] = {0};
@@ -104,9 +120,10 @@ int thr_span_read(struct thr_base *base, struct thr_span_found *out)
     int rc;
 
     memset(out, 0, sizeof *out);
-    out->bytes = bytes;
-    if ((rc = thr_os_read(base->fd, page1, sizeof page1, 0, &got)) != SQLITE_OK)
+    if ((rc = is_blank(base, bytes, &out->blank)) != SQLITE_OK ||
+        (rc = thr_os_read(base->fd, page1, sizeof page1, 0, &got)) != SQLITE_OK)
         return rc;
+    out->bytes = out->blank ? 0 : bytes;
     if (got == sizeof page1 && is_database(page1)) {
         out->page_size = thr_page1_page_size(page1);
         out->page_count = thr_get32(page1 + THR_P1_SIZE);

@@ -41,6 +41,7 @@
 /* What was found in a file, with the trailer's word taken into account. */
 struct thr_span_found {
     bool marked, damaged; /* damaged: the check does not fit */
+    bool blank;           /* it was empty, and of its mark nothing has reached the disk but the room: zeros */
     bool has_trailer;     /* of this identity, where the file ends; without a mark: of any */
     struct thr_span span;
     uint32_t page_size, page_count;
