@@ -8,10 +8,14 @@
 #include "../os/os.h"
 #include "list.h"
 
+#ifndef THR_HEAP_GROUP /* the simulator wants small ones */
+#define THR_HEAP_GROUP (1 << 18)
+#endif
+
 enum {
     BATCH = 16,
     SHARD_FREE_MAX = 256,
-    GROUP_BYTES_WANTED = 1 << 18,
+    GROUP_BYTES_WANTED = THR_HEAP_GROUP,
     GROW_GROUPS = 4,        /* at once, by and by: 1 MiB */
     GATHER = 256,           /* frames to look for before the file grows */
     SPARE_BYTES = 16 << 20, /* free ones that keep their disk space in any case */

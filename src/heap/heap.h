@@ -50,7 +50,9 @@ struct thr_frame {
 #define THR_FRAME_PRIVATE UINT64_MAX
 #define THR_FRAME_UNLINKED UINT32_MAX
 
+#ifndef THR_HEAP_LEAST                     /* the simulator wants small ones */
 #define THR_HEAP_LEAST ((uint64_t)4 << 20) /* bytes, of a limit */
+#endif
 #define THR_HEAP_LARGE ((uint64_t)1 << 30) /* bytes, unless there is a limit */
 
 #define THR_HEAP_SEGMENTS 15u

@@ -29,17 +29,27 @@ bool thr_home_owns(const char *name, uint64_t *number_out)
     return *number_out != 0 && strcmp(name, canonical) == 0;
 }
 
-bool thr_home_is_in_place(const char *directory, const struct thr_home *home)
+static int find(const char *directory, const struct thr_home *home, bool *in_place_out)
 {
     struct thr_stat stat;
+    int rc = thr_os_lstat(directory, &stat);
 
-    return thr_os_lstat(directory, &stat) == SQLITE_OK && stat.dev == home->dev && stat.ino == home->ino &&
-           !thr_os_is_nameless(home->lock_fd);
+    *in_place_out = rc == SQLITE_OK && stat.dev == home->dev && stat.ino == home->ino &&
+                    !thr_os_is_nameless(home->lock_fd);
+    return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
+}
+
+bool thr_home_is_in_place(const char *directory, const struct thr_home *home)
+{
+    bool in_place;
+
+    return find(directory, home, &in_place) == SQLITE_OK && in_place;
 }
 
 int thr_home_take(const char *directory, uint32_t mode, struct thr_home *out)
 {
     struct thr_stat stat;
+    bool in_place = false;
     int rc = thr_os_lstat(directory, &stat);
 
     *out = THR_HOME_NONE;
@@ -60,10 +70,10 @@ int thr_home_take(const char *directory, uint32_t mode, struct thr_home *out)
     }
     if (rc != SQLITE_OK || (rc = thr_os_lock(out->lock_fd, true, 0, 0)) != SQLITE_OK)
         goto err;
-    if (!thr_home_is_in_place(directory, out)) { /* its last owner was removing it */
-        rc = SQLITE_BUSY;
+    if ((rc = find(directory, out, &in_place)) == SQLITE_OK && !in_place)
+        rc = SQLITE_BUSY; /* its last owner was removing it */
+    if (rc != SQLITE_OK)
         goto err;
-    }
     return SQLITE_OK;
 
 err:
