@@ -252,7 +252,7 @@ static int cycle_end(struct thr_db *db)
     thr_mutex_lock(&head->commit_lock, UINT64_MAX);
     db->pages_high = db->pages_next;
     thr_mutex_unlock(&head->commit_lock);
-    thr_log_retire(&db->log, db->checkpoint_target);
+    thr_log_retire(&db->log, first);
     unpin(db);
     (void)shrink(db); /* if it fails, the file is longer than need be, and nothing else */
     atomic_store_explicit(&db->live_after, atomic_load_explicit(&db->log.live_bytes, memory_order_relaxed),

@@ -472,14 +472,14 @@ uint64_t thr_log_first_needed(struct thr_log *log, uint64_t horizon)
     return number;
 }
 
-/* Take the oldest full segment off the list if everything in it is at or before `horizon`. */
-static struct thr_segment *take_retired(struct thr_log *log, uint64_t horizon)
+/* Take the oldest full segment off the list if it comes before segment `first`. */
+static struct thr_segment *take_retired(struct thr_log *log, uint64_t first)
 {
     struct thr_segment *segment;
 
     thr_mutex_lock(&log->shm->head->commit_lock, UINT64_MAX);
     segment = log->full;
-    if (segment != NULL && segment->last_seq > horizon)
+    if (segment != NULL && segment->number >= first)
         segment = NULL;
     if (segment != NULL && (log->full = segment->next) == NULL)
         log->full_last = NULL;
@@ -487,11 +487,11 @@ static struct thr_segment *take_retired(struct thr_log *log, uint64_t horizon)
     return segment;
 }
 
-void thr_log_retire(struct thr_log *log, uint64_t horizon)
+void thr_log_retire(struct thr_log *log, uint64_t first)
 {
     struct thr_segment *segment;
 
-    while ((segment = take_retired(log, horizon)) != NULL) {
+    while ((segment = take_retired(log, first)) != NULL) {
         atomic_fetch_sub_explicit(&log->live_bytes, segment->record_bytes, memory_order_relaxed);
         while (atomic_load_explicit(&segment->syncs, memory_order_acquire) != 0)
             thr_os_sleep_ns(100000);
@@ -523,6 +523,6 @@ int thr_log_restart(struct thr_log *log, bool sync)
     if ((sync && ((rc = thr_os_sync(fresh->fd)) != SQLITE_OK || (rc = thr_log_sync_names(log)) != SQLITE_OK)) ||
         (rc = thr_log_write_horizon(log, fresh->number, false, sync)) != SQLITE_OK)
         return rc;
-    thr_log_retire(log, seq);
+    thr_log_retire(log, fresh->number);
     return SQLITE_OK;
 }

@@ -149,9 +149,10 @@ bool thr_log_failed(const struct thr_log *log);
 void thr_log_fail(struct thr_log *log, const char *path);
 
 /* --- log.c --- */
-/* Everything up to `horizon` is in the base file: recycle or delete the segments that end before it, oldest first (a
- * later recovery must always see the log to its end). checkpoint_lock. */
-void thr_log_retire(struct thr_log *log, uint64_t horizon);
+/* The file `horizon` says that the log begins with segment `first`: recycle or delete those before it, oldest first (a later
+ * recovery must always see the log to its end). No others: one that was the current segment when `first` was chosen may have
+ * become full since, and be needed no more, but it is the one that is named. checkpoint_lock. */
+void thr_log_retire(struct thr_log *log, uint64_t first);
 /* The first segment that is still needed when everything up to `horizon` is in the base file. */
 uint64_t thr_log_first_needed(struct thr_log *log, uint64_t horizon);
 /* Replace all segments by a new empty one; everything is in the base file. `sync`: that must survive a power cut. The

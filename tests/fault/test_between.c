@@ -263,9 +263,47 @@ static void what_is_durable_is_seen_before_it_is_told(void **state)
     oracle_check(path);
 }
 
+/* --- the log --- */
+
+static void commit_large(void *ctx, const char *name)
+{
+    (void)name;
+    db_exec(ctx, "INSERT INTO t VALUES(randomblob(700000))");
+}
+
+static void checkpoint_and_die(void *arg)
+{
+    sqlite3 *db = db_open(path), *rival = db_open(path);
+
+    (void)arg;
+    db_exec(db, "PRAGMA synchronous=OFF; CREATE TABLE t(v)"); /* a rising level would wait for the checkpoint */
+    db_exec(rival, "PRAGMA synchronous=OFF");
+    commit_large(db, NULL);
+    CHECK(fault_call_at("horizon", 1, commit_large, rival) >= 0);
+    db_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)");
+    CHECK_EQUAL(fault_point_passages("log-retire"), 0);
+}
+
+/* The segment that the horizon names as the first one stays, also if it has become full, and is needed no more, by the time
+ * that segments are deleted. */
+static void the_log_begins_where_the_horizon_says(void **state)
+{
+    sqlite3 *db;
+
+    (void)state;
+    fault_reset();
+    (void)path_new(path, "horizon");
+    child_run(checkpoint_and_die, NULL);
+    db = db_open(path);
+    CHECK_EQUAL(db_int(db, "SELECT count(*) FROM t"), 2);
+    db_close(db);
+    oracle_check(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_log_begins_where_the_horizon_says),
         cmocka_unit_test(freed_pages_come_to_the_pool_once),
         cmocka_unit_test(freed_pages_are_not_used_before_it_is_seen),
         cmocka_unit_test(a_statement_reads_on_in_its_snapshot),
