@@ -305,17 +305,17 @@ static bool claim_pool(struct thr_shm *shm, const struct thr_pages *pages, uint3
     return all;
 }
 
-int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, bool *short_out)
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, bool all, uint32_t page_size, bool *short_out)
 {
-    int rc = pages_of_chain(stripe, max(stripe->want, THR_STRIPE_FIRST));
-    bool all;
+    int rc = pages_of_chain(stripe, all ? UINT32_MAX : max(stripe->want, THR_STRIPE_FIRST));
+    bool held;
 
     THR_ASSERT(!stripe->own);
     thr_mutex_lock(&shm->head->space_lock, UINT64_MAX);
-    all = rc == SQLITE_OK && is_current(shm, stripe) && claim_pool(shm, &stripe->pages, page_size);
-    *short_out = rc == SQLITE_OK && !all && is_current(shm, stripe);
+    held = rc == SQLITE_OK && is_current(shm, stripe) && claim_pool(shm, &stripe->pages, page_size);
+    *short_out = rc == SQLITE_OK && !held && is_current(shm, stripe);
     thr_mutex_unlock(&shm->head->space_lock);
-    if (!all)
+    if (!held)
         stripe->pages.count = 0;
     return rc;
 }

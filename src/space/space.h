@@ -13,6 +13,7 @@
 #define THR_STRIPE_FIRST 16u
 #define THR_STRIPE_MAX 65536u
 #define THR_STRIPE_KEEP 64u   /* a connection keeps no more from one transaction to the next */
+#define THR_HOLD_MAX 256u     /* a protected transaction holds a whole list while it is no longer */
 #define THR_BORROW_MAX 16384u /* a writer with nobody beside it uses the common list while it is no longer */
 #define THR_TRUNK_LEAVES \
     255u                   /* of a list that a writer is shown: it borrows whole trunks, and commits by whole trunks */
@@ -60,9 +61,9 @@ static inline uint32_t thr_stripe_end(const struct thr_stripe *stripe, uint32_t 
 {
     return stripe->append_last > page_count ? stripe->append_last : page_count;
 }
-/* Hold as many pages as it wants, in the order in which the pager uses the chain; it has no own ones. *short_out: others
- * have some of them; then none is held. SQLITE_OK, SQLITE_NOMEM. */
-int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, uint32_t page_size, bool *short_out);
+/* Hold as many pages as it wants, or the whole chain if `all`, in the order in which the pager uses it; it has no own ones.
+ * *short_out: others have some of them; then none is held. SQLITE_OK, SQLITE_NOMEM. */
+int thr_stripe_borrow(struct thr_shm *shm, struct thr_stripe *stripe, bool all, uint32_t page_size, bool *short_out);
 /* If the stripe is short of pages: some to append; all that it wants if it has `lost` for want of them, else a share of the
  * file. *short_out: others have those, or there are enough in the pool and what the pager is shown is used up. SQLITE_OK,
  * SQLITE_NOMEM, SQLITE_FULL. */

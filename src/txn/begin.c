@@ -193,7 +193,9 @@ static int refill(struct thr_conn *conn)
 }
 
 /* Make sure of the pages that a writer may use, without a change of what the pager was shown. *short_out: that cannot
- * be, as others have them. */
+ * be, as others have them.
+ * One that is protected holds all that it was shown, or has a stripe: its snapshot moves on past the commits of others, and
+ * with it come pages that they have used; in its list these would still be free. */
 static int borrow_space(struct thr_conn *conn, bool lost, bool *short_out)
 {
     struct thr_db *db = conn->db;
@@ -207,9 +209,10 @@ static int borrow_space(struct thr_conn *conn, bool lost, bool *short_out)
     if (conn->snapshot < atomic_load_explicit(&head_of(conn)->rewrite_seq, memory_order_acquire))
         return SQLITE_OK;
     if (!stripe->own && conn->free_count > 0 && (rc = thr_page_build_list(conn)) == SQLITE_OK) {
-        *short_out = stripe->mixed; /* it would come upon pages of others when those of the pool are used up */
-        if (!stripe->mixed)
-            rc = thr_stripe_borrow(&db->shm, stripe, page_size_of(conn), short_out);
+        /* Or else it would come upon pages of others when those of the pool are used up. */
+        *short_out = stripe->mixed || (conn->is_protected && conn->free_count > THR_HOLD_MAX);
+        if (!*short_out)
+            rc = thr_stripe_borrow(&db->shm, stripe, conn->is_protected, page_size_of(conn), short_out);
     }
     if (rc == SQLITE_OK && !*short_out && !conn->holds_turn) /* else the end is ours anyway */
         rc = thr_stripe_borrow_end(&db->shm, stripe, conn->page_count, page_size_of(conn), lost, short_out);
