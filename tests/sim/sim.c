@@ -1,6 +1,7 @@
 /* The simulator: many schedules of a few connections, each from its seed, each checked. See --help.
  *
  * SPDX-License-Identifier: MIT */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -46,7 +47,7 @@ static uint64_t schedules_done;
 static struct {
     uint64_t seed, schedules, trace_from;
     double seconds;
-    bool trace, twice, quiet, one;
+    bool trace, twice, quiet, keep;
 } options = {.schedules = UINT64_MAX};
 
 /* --- failures --- */
@@ -64,6 +65,8 @@ static void to_log(void *context, int code, const char *message)
     (void)snprintf(lines[line_count++ % LINES], LINE_BYTES, "(%d) %s", code, message);
 }
 
+static void at_end(void);
+
 static void say_where(void)
 {
     (void)fprintf(stderr, "  schedule %" PRIu64 ", switch %" PRIu64 "\n", schedules_done + 1, sched_steps());
@@ -73,6 +76,10 @@ static void say_where(void)
         (void)fprintf(stderr, "  log: %s\n", lines[i % LINES]);
     model_print();
     (void)fprintf(stderr, "sim: failed. Again: build/tests/sim --seed %" PRIu64 "\n", seed_now);
+    if (options.keep)
+        (void)fprintf(stderr, "sim: its files are in %s\n", directory);
+    else
+        at_end();
 }
 
 _Noreturn void sim_failed(const char *format, ...)
@@ -122,21 +129,24 @@ static void watch(void)
 
 static void remove_files(void)
 {
-    static const char *const NAMES[] = {"horizon", "lock", "heap", "shm", "log-1"};
-    char path[256];
+    char path[512];
 
     for (int d = 0; d < DBS; d++) {
+        DIR *journal;
+        struct dirent *entry;
+
         (void)unlink(db_path[d]);
         (void)snprintf(path, sizeof path, "%s-journal", db_path[d]);
-        if (rmdir(path) == 0 || errno == ENOENT)
+        if ((journal = opendir(path)) == NULL)
             continue;
-        for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-            (void)snprintf(path, sizeof path, "%s-journal/%s", db_path[d], NAMES[i]);
+        while ((entry = readdir(journal)) != NULL) {
+            (void)snprintf(path, sizeof path, "%s-journal/%s", db_path[d], entry->d_name);
             (void)unlink(path);
         }
-        (void)snprintf(path, sizeof path, "rm -rf %s-journal", db_path[d]);
-        if (system(path) != 0)
-            sim_failed("%s cannot be removed", db_path[d]);
+        (void)closedir(journal);
+        (void)snprintf(path, sizeof path, "%s-journal", db_path[d]);
+        if (rmdir(path) != 0)
+            sim_failed("%s cannot be removed", path);
     }
 }
 
@@ -176,8 +186,7 @@ static const unsigned char *database_of_plan(int d, size_t *bytes_out)
     if (sqlite3_open_v2(db_path[d], &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, "sim") !=
         SQLITE_OK)
         sim_failed("%s cannot be made", db_path[d]);
-    work_functions(db);
-    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+    if (work_functions(db) != SQLITE_OK || sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
         sim_failed("%s cannot be made: %s", db_path[d], sqlite3_errmsg(db));
     (void)sqlite3_close(db);
     if ((fd = open(db_path[d], O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &stat) != 0)
@@ -349,8 +358,8 @@ static void live(bool dies)
     note_faults();
 }
 
-/* It dies in a process of its own. Returns whether it did. */
-static bool live_and_die(void)
+/* In a process of its own: it may die, or end with something of the engine's left in memory. Returns whether it died. */
+static bool live_apart(bool dies)
 {
     int status;
     pid_t child;
@@ -360,7 +369,7 @@ static bool live_and_die(void)
     if ((child = fork()) < 0)
         sim_failed("fork: %s", strerror(errno));
     if (child == 0) {
-        live(true);
+        live(dies);
         _exit(0);
     }
     while (waitpid(child, &status, 0) < 0)
@@ -430,8 +439,8 @@ static uint64_t schedule(uint64_t seed)
     for (int life = 0; life < plan.lives; life++) {
         bool died = false;
 
-        if (life < plan.death_in)
-            died = live_and_die();
+        if (life < plan.death_in || plan.fault_kind != FAULT_NOTHING)
+            died = live_apart(life < plan.death_in);
         else
             live(false);
         check_life(died);
@@ -520,7 +529,8 @@ static void usage(FILE *to)
 {
     (void)fprintf(
         to,
-        "usage: sim [--schedules N] [--seconds S] [--seed-from N] [--seed N [--trace [SWITCH]]] [--twice] [--quiet]\n"
+        "usage: sim [--schedules N] [--seconds S] [--seed-from N] [--seed N [--trace [SWITCH]]] [--twice]\n"
+        "           [--keep] [--quiet]\n"
         "\n"
         "Runs connections of a simulated process under a scheduler of its own. A seed is a schedule: which "
         "connections\n"
@@ -536,6 +546,7 @@ static void usage(FILE *to)
         "  --seed N           that schedule alone, again; the same seed in the same build is the same schedule\n"
         "  --trace [SWITCH]   with --seed: say who runs when, from that switch on\n"
         "  --twice            run each schedule twice, and see that both are the same\n"
+        "  --keep             leave the files of a failure behind\n"
         "  --quiet            no progress, no summary\n"
         "\n"
         "  build/tests/sim --seconds 60\n"
@@ -570,6 +581,7 @@ static void read_options(int argc, char **argv)
                                          {"seed", required_argument, NULL, 'S'},
                                          {"trace", optional_argument, NULL, 't'},
                                          {"twice", no_argument, NULL, '2'},
+                                         {"keep", no_argument, NULL, 'k'},
                                          {"quiet", no_argument, NULL, 'q'},
                                          {"help", no_argument, NULL, 'h'},
                                          {NULL, 0, NULL, 0}};
@@ -597,6 +609,9 @@ static void read_options(int argc, char **argv)
             break;
         case '2':
             options.twice = true;
+            break;
+        case 'k':
+            options.keep = true;
             break;
         case 'q':
             options.quiet = true;

@@ -33,7 +33,7 @@ void plan_make(uint64_t seed);
 void plan_print(void);
 
 /* Functions of SQL that check, and fill, rows. */
-void work_functions(sqlite3 *db);
+int work_functions(sqlite3 *db);
 int work_open(int first, sqlite3 **out);
 /* One connection's life. `arg` is a struct worker. */
 struct worker {
