@@ -147,12 +147,14 @@ static int main_read(sqlite3_file *sqlite_file, void *to, int bytes, sqlite3_int
 static int main_write(sqlite3_file *sqlite_file, const void *from, int bytes, sqlite3_int64 offset)
 {
     struct thr_main_file *file = main_of(sqlite_file);
+    int rc;
 
     if (is_inherited(file))
         return refuse_inherited(file, SQLITE_IOERR_WRITE);
     if (!file->conn->writing)
         return SQLITE_IOERR_WRITE;
-    return remember_errno(file, thr_page_write(file->conn, from, (size_t)bytes, offset));
+    rc = thr_page_write(file->conn, from, (size_t)bytes, offset);
+    return remember_errno(file, file->journal.rolling_back ? thr_rollback_error(rc) : rc);
 }
 
 static int main_truncate(sqlite3_file *sqlite_file, sqlite3_int64 size)

@@ -220,7 +220,7 @@ static int deliver_page(struct thr_main_file *main, uint32_t part, uint32_t entr
     journal->delivered = entry + 1;
     journal->checksum = checksum(thr_get32(journal->parts[part].header + AT_NONCE), page, page_size_of(journal));
     THR_SLOW_ASSERT(journal->checksum == journal->entries[entry].checksum || may_be_free(main->conn, pgno) ||
-                    (journal->unfinished && entry + 1 == journal->count));
+                    main->conn->committed || (journal->unfinished && entry + 1 == journal->count));
     return SQLITE_OK;
 }
 
@@ -285,7 +285,7 @@ static int journal_read(sqlite3_file *file, void *to, int bytes, sqlite3_int64 o
             *at = header_at < THR_JOURNAL_HEADER ? journal->parts[part].header[header_at] : 0;
         }
     }
-    return rc;
+    return thr_rollback_error(rc);
 }
 
 static int journal_truncate(sqlite3_file *file, sqlite3_int64 size)

@@ -66,6 +66,15 @@ struct thr_journal_file {
     struct thr_main_file *main;
 };
 
+/* The pager takes a rollback for done, and goes on with what its cache has, unless the error is an SQLITE_IOERR (or it is
+ * SQLITE_FULL): so what fails in a rollback fails with one. */
+static inline int thr_rollback_error(int rc)
+{
+    if (rc == SQLITE_OK || rc == SQLITE_FULL || (rc & 0xff) == SQLITE_IOERR)
+        return rc;
+    return rc == SQLITE_NOMEM ? SQLITE_IOERR_NOMEM : SQLITE_IOERR_READ;
+}
+
 extern const sqlite3_io_methods thr_main_methods;
 extern const sqlite3_io_methods thr_journal_methods;
 

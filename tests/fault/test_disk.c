@@ -265,6 +265,33 @@ static void the_log_begins_where_it_is_safe(void **state)
     check_rows(db, 2);
 }
 
+/* What a rollback needs cannot be had: the connection must not go on with what it had changed. */
+static void a_rollback_without_memory(void **state)
+{
+    sqlite3 *db = create("memory", "", "OFF");
+    uint64_t hits = 1, before;
+
+    (void)state;
+    db_exec(db, "PRAGMA cache_size=10;"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+                "INSERT INTO t SELECT i, randomblob(800) FROM n");
+    before = db_hash_all(db);
+    for (int spills = 0; spills <= 1; spills++) {
+        for (uint64_t nth = 1; hits > 0; nth++) {
+            db_exec(db, "BEGIN; CREATE TABLE u(a); UPDATE t SET x=zeroblob(800) WHERE id<%d", spills ? 200 : 3);
+            fault_fail_from(THR_OS_MEMORY, nth, ENOMEM);
+            (void)db_try(db, "ROLLBACK");
+            hits = fault_hits();
+            fault_reset();
+            CHECK(db_hash_all(db) == before);
+            db_check_text(db, "PRAGMA integrity_check", "ok");
+        }
+        hits = 1;
+    }
+    db_close(db);
+    oracle_check(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +303,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_may_fail),
         cmocka_unit_test(the_file_never_gets_older),
         cmocka_unit_test(the_log_begins_where_it_is_safe),
+        cmocka_unit_test(a_rollback_without_memory),
     };
 
     return cmocka_run_group_tests(tests, support_setup, support_teardown);
