@@ -130,3 +130,41 @@ if {[info procs do_multiclient_test] ne ""} {
 # --- faults ---
 
 source [file_stock join [file_stock dirname $::env(THRONG_HARNESS)] faults.tcl]
+
+# --- a file runs to its end ---
+
+# The rest of the test's file, command by command: an error outside of a test is a failure named after its line, and not the
+# end of the file.
+proc throng_run_rest {path} {
+  set in [open $path]
+  set lines [split [read $in] \n]
+  close $in
+  set number [lsearch -regexp $lines {^\s*source\s.*tester\.tcl}]
+  if {$number < 0} return
+  set command ""
+  foreach line [lrange $lines [incr number] end] {
+    incr number
+    if {$command eq ""} {set first $number}
+    append command $line \n
+    if {![info complete $command]} continue
+    switch -- [catch {uplevel #0 $command} message] {
+      0 {}
+      1 {
+        incr_ntest
+        output2 "\n! line-$first expected: \[no error\]"
+        output2 "! line-$first got:      \[[lindex [split $message \n] 0]\]"
+        fail_test line-$first
+      }
+      default break
+    }
+    set command ""
+  }
+  finish_test
+  exit 0
+}
+
+# At the end of tester.tcl.
+if {[info exists tester_tcl_has_run] && ![info exists throng_runs]} {
+  set throng_runs 1
+  throng_run_rest $::argv0
+}
