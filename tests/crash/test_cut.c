@@ -138,7 +138,7 @@ static void check_moments(int count, bool all_full)
     watching = false;
     for (int i = 0; i < moment_count; i++) {
         for (int loss = DISK_LOSES_NOTHING; loss <= DISK_LOSES_ALL; loss++)
-            check_moment(&moments[i], count, all_full, loss);
+            check_moment(&moments[i], count, all_full, (enum disk_loss)loss);
         disk_moment_free(moments[i].disk);
     }
     moment_count = 0;
@@ -280,7 +280,7 @@ static void others_commit_where_the_file_is_cut_off(void **state)
         passages = 0;
         for (int level = OFF; level <= MIXED; level++)
             for (int longer = 0; longer <= 1; longer++)
-                cut_at(point, level, longer);
+                cut_at(point, (enum level)level, longer);
         if (passages < 8)
             check_failed(__FILE__, __LINE__, "%s was passed %d times", CUT_POINTS[point], passages);
     }
@@ -356,7 +356,7 @@ static void two_databases_at_two_levels(void **state)
     for (int i = 0; i < scaled(1); i++)
         for (int first = OFF; first <= FULL; first++)
             for (int second = first == FULL ? OFF : FULL; second <= FULL; second++)
-                two_at(first, second);
+                two_at((enum level)first, (enum level)second);
     thr_point_hook = NULL;
 }
 
