@@ -247,12 +247,12 @@ static int read_entry(struct thr_main_file *main, uint32_t part, int64_t offset,
         if ((page = thr_os_alloc((size_t)page_size)) == NULL)
             return SQLITE_NOMEM;
         if ((rc = deliver_page(main, part, entry, page)) == SQLITE_OK && at < page_end)
-            memcpy(to, page + at - 4, (size_t)*got_out);
+            memcpy(to, page + (at - 4), (size_t)*got_out);
         thr_os_free(page);
     }
     if (rc == SQLITE_OK && at >= page_end) {
         thr_put32(edge, journal->checksum);
-        memcpy(to, edge + at - page_end, (size_t)*got_out);
+        memcpy(to, edge + (at - page_end), (size_t)*got_out);
     }
     return rc;
 }

@@ -3,7 +3,6 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "support.h"
-#include <stdio.h>
 
 static char path[PATH_SIZE];
 
